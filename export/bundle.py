@@ -1,0 +1,226 @@
+"""The deployable bundle, a folder or one `.zip`: written whole or not at all, verified whenever it is opened. No torch.
+
+    bundle.json   what it is (see `BundleManifest`), with the checksum of every other file
+    model.onnx    the network with everything a request needs (and model.onnx.data above 1.5 GB)
+    sample.npz    real requests with the expected answers, for a self-check on the device
+
+A checksum proves that a bundle is intact, not who made it. Nothing in a bundle is ever executed or unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import shutil
+import stat
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graph2mlp.atomic import atomic_folder, atomic_path
+from graph2mlp.errors import BundleError
+from graph2mlp.export.manifest import (
+    SCHEMA,
+    BundleManifest,
+    FileEntry,
+    StructureInfo,
+    StudentInfo,
+    TensorSpec,
+)
+
+__all__ = [
+    "EXTERNAL_DATA",
+    "MANIFEST",
+    "MODEL",
+    "SAMPLE",
+    "SCHEMA",
+    "Bundle",
+    "BundleManifest",
+    "FileEntry",
+    "StructureInfo",
+    "StudentInfo",
+    "TensorSpec",
+    "open_bundle",
+    "write_bundle",
+]
+
+MANIFEST, MODEL, EXTERNAL_DATA, SAMPLE = "bundle.json", "model.onnx", "model.onnx.data", "sample.npz"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""Names are flat, so none can leave the folder."""
+_MANIFEST_LIMIT = 16 * 2**20
+_ZIP_DATE = (1980, 1, 1, 0, 0, 0)
+"""Equal content gives an equal zip."""
+_LOCATION = b"\x0a\x08location\x12"
+"""How a protobuf entry `key: "location"` begins: the name of a file with weights."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Bundle:
+    """An opened, verified bundle. A folder keeps its files on disk, a zip holds them in memory."""
+
+    path: Path
+    manifest: BundleManifest
+    contents: Mapping[str, bytes | Path]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files that `bundle.json` lists."""
+        return sum(entry.bytes for entry in self.manifest.files.values())
+
+    def read(self, name: str) -> bytes:
+        """One file."""
+        content = self.contents[name]
+        return content.read_bytes() if isinstance(content, Path) else content
+
+    def model(self) -> bytes | str:
+        """What onnxruntime opens: the path when weights lie beside the model, so that they are memory-mapped."""
+        content = self.contents[MODEL]
+        return str(content) if EXTERNAL_DATA in self.contents and isinstance(content, Path) else self.read(MODEL)
+
+    def sample(self) -> dict[str, NDArray[Any]]:
+        """The arrays of `sample.npz`."""
+        try:
+            with np.load(io.BytesIO(self.read(SAMPLE)), allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in arrays.files}
+        except (ValueError, OSError, EOFError, SyntaxError, zipfile.BadZipFile) as error:
+            raise BundleError(f"{self.path}: {SAMPLE} cannot be read ({error}). Export it again.") from None
+
+
+def write_bundle(target: Path, manifest: BundleManifest, files: Mapping[str, bytes | Path]) -> BundleManifest:
+    """Write a folder, or one file when `target` ends in `.zip`; replaces what is there in one step.
+
+    Returns the manifest with checksums filled in.
+
+    Raises:
+        BundleError: a file name is not flat, or a zip is asked for weights that must be memory-mapped.
+    """
+    zipped = target.suffix == ".zip"
+    for name in files:
+        if not _NAME.fullmatch(name) or name == MANIFEST:
+            raise BundleError(f"A bundle cannot hold a file named '{name}'.")
+    if zipped and EXTERNAL_DATA in files:
+        raise BundleError(f"The weights are too large for a zip ({target}). Export to a folder instead.")
+    manifest = replace(manifest, files={name: _entry(content) for name, content in files.items()})
+    everything = {MANIFEST: manifest.to_json().encode(), **files}
+    if zipped:
+        with atomic_path(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+            for name, content in everything.items():
+                data = content.read_bytes() if isinstance(content, Path) else content
+                archive.writestr(zipfile.ZipInfo(name, _ZIP_DATE), data)
+    else:
+        with atomic_folder(target) as folder:
+            for name, content in everything.items():
+                if isinstance(content, Path):
+                    shutil.copyfile(content, folder / name)
+                else:
+                    (folder / name).write_bytes(content)
+    return manifest
+
+
+def open_bundle(path: str | os.PathLike[str]) -> Bundle:
+    """Open and verify a folder or a zip: schema, file list, names, sizes and every checksum.
+
+    Raises:
+        BundleError: the bundle is missing, damaged, from another version, or not a bundle.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise BundleError(f"{path} does not exist. Give the folder or .zip that 'graph2mlp export' wrote.")
+    try:
+        contents = _list_folder(path) if path.is_dir() else _read_zip(path)
+        if MANIFEST not in contents:
+            raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}.")
+        content = contents.pop(MANIFEST)
+        if isinstance(content, Path) and content.stat().st_size > _MANIFEST_LIMIT:
+            raise BundleError(f"{path}: {MANIFEST} is larger than {_MANIFEST_LIMIT} bytes.")
+        text = content.read_bytes() if isinstance(content, Path) else content
+        manifest = BundleManifest.from_json(text, where=str(path))
+        bundle = Bundle(path=path, manifest=manifest, contents=contents)
+        _verify(bundle)
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror or error}.") from None
+    return bundle
+
+
+def _list_folder(folder: Path) -> dict[str, bytes | Path]:
+    found: dict[str, bytes | Path] = {}
+    for entry in sorted(folder.iterdir()):
+        if not stat.S_ISREG(entry.lstat().st_mode):  # links could lead out of the folder
+            raise BundleError(
+                f"{folder} holds '{entry.name}', which is not a plain file. A bundle has no folders or links."
+            )
+        found[entry.name] = entry
+    return found
+
+
+def _read_zip(path: Path) -> dict[str, bytes | Path]:
+    found: dict[str, bytes | Path] = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            limit = path.stat().st_size  # we store without compression: more would be a decompression bomb
+            for info in archive.infolist():
+                if not _NAME.fullmatch(info.filename) or stat.S_ISLNK(info.external_attr >> 16):
+                    raise BundleError(f"{path} holds {info.filename[:80]!r}, which is not the name of a plain file.")
+                if info.filename in found:
+                    raise BundleError(f"{path} holds '{info.filename}' twice.")
+                limit -= info.file_size
+                if limit < 0:
+                    raise BundleError(f"{path} claims to hold more than its size. Bundles are not compressed.")
+                found[info.filename] = archive.read(info)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise BundleError(f"{path} is not a readable zip ({error}). Copy or export it again.") from None
+    return found
+
+
+def _verify(bundle: Bundle) -> None:
+    listed, found = bundle.manifest.files, bundle.contents
+    for name in listed:
+        if not _NAME.fullmatch(name):
+            raise BundleError(f"{bundle.path}: {MANIFEST} lists {name[:80]!r}, which is not the name of a plain file.")
+        if name not in found:
+            raise BundleError(f"{bundle.path} lacks '{name}', which {MANIFEST} lists. Copy the whole bundle again.")
+    for name in found:
+        if name not in listed:
+            raise BundleError(f"{bundle.path} holds '{name}', which {MANIFEST} does not list. Remove it.")
+    for name in (MODEL, SAMPLE):
+        if name not in listed:
+            raise BundleError(f"{bundle.path} is not complete: {MANIFEST} does not list '{name}'.")
+    for name, expected in listed.items():
+        entry = _entry(found[name])
+        if entry != expected:
+            got = f"{entry.bytes} bytes, expected {expected.bytes}" if entry.bytes != expected.bytes else "same size"
+            raise BundleError(
+                f"{bundle.path}: '{name}' is damaged: its checksum is not the one in {MANIFEST} ({got}). "
+                "Copy or export the bundle again."
+            )
+    _check_external_names(bundle)
+
+
+def _check_external_names(bundle: Bundle) -> None:
+    """A model may name files to read weights from; only those of the bundle are allowed."""
+    model = bundle.read(MODEL)
+    position = model.find(_LOCATION)
+    while position >= 0:
+        start = position + len(_LOCATION) + 1
+        name = model[start : start + model[start - 1]] if start <= len(model) else b""
+        if name != EXTERNAL_DATA.encode() or not isinstance(bundle.contents.get(EXTERNAL_DATA), Path):
+            raise BundleError(
+                f"{bundle.path}: {MODEL} wants to read the file {name[:80]!r}, which is not allowed here."
+            )
+        position = model.find(_LOCATION, start)
+
+
+def _entry(content: bytes | Path) -> FileEntry:
+    if isinstance(content, bytes):
+        return FileEntry(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
+    with content.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return FileEntry(sha256=digest, bytes=content.stat().st_size)

@@ -1,0 +1,222 @@
+"""Files of requests in, files of answers out: csv, npz and parquet, recognised by suffix. No torch.
+
+Columns of a csv or parquet file, in any order; others are refused, so that a typing error is not a missing feature:
+
+    id                    optional; numbers or text, carried through to the answers (default: the row number from 0)
+    x0 x1 ... x{F-1}      the features, or, sparse:
+    indices, values       positions of the non-zero features, and their values (default: ones)
+    neighbors             for bundles that read structure: a node of the training graph gives its own id, any other
+                          node its neighbours' ids; may be empty
+
+The last three hold lists: numbers separated by spaces (csv), or also list columns (parquet).
+
+Arrays of an npz file: `x [B, F]`; or `indices [B, J]` and `values [B, J]` padded with -1; or the CSR parts `data`,
+`indices`, `indptr` (what `scipy.sparse.save_npz` writes). Beside them `neighbors [B, K]` padded with -1, or `[B]`, and
+`ids [B]`.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graph2mlp.errors import RequestError, require
+from graph2mlp.export.requests import Requests, pad_lists
+
+__all__ = ["FORMATS", "read_requests"]
+
+FORMATS = (".csv", ".npz", ".parquet")
+
+_FEATURE = re.compile(r"x(0|[1-9][0-9]*)")
+_LISTS: dict[str, type[np.generic]] = {"indices": np.int64, "values": np.float32, "neighbors": np.int64}
+
+Columns = dict[str, Sequence[Any] | NDArray[Any]]
+
+
+def read_requests(path: Path, *, features: int) -> Requests:
+    """Read requests for a bundle that takes `features` features.
+
+    Raises:
+        RequestError: the file is missing, of an unknown kind, unreadable, or does not have the columns above.
+        MissingExtraError: a parquet file, and pyarrow is not installed.
+    """
+    readers: dict[str, Callable[[Path], Columns]] = {".csv": _read_csv, ".parquet": _read_parquet}
+    suffix = path.suffix.lower()
+    if suffix not in FORMATS:
+        raise RequestError(f"{path}: requests are read from {', '.join(FORMATS)} files, got '{path.suffix}'.")
+    if not path.is_file():
+        raise RequestError(f"{path} does not exist.")
+    try:
+        if suffix == ".npz":
+            return _from_arrays(path)
+        return _from_columns(readers[suffix](path), path, features)
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read: {error.strerror or error}.") from None
+
+
+def _read_csv(path: Path) -> Columns:
+    with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a mark in front
+        try:
+            rows = csv.reader(file)
+            header = next(rows, [])
+            cells = []
+            for row in rows:
+                if row and len(row) != len(header):
+                    raise RequestError(f"{path}, line {rows.line_num}: {len(row)} cells, expected {len(header)}.")
+                if row:
+                    cells.append(row)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise RequestError(f"{path} is not a csv file in UTF-8 ({error}).") from None
+    names = [name.strip() for name in header]
+    if len(set(names)) != len(names):
+        raise RequestError(f"{path}: a column name comes twice.")
+    columns = zip(*cells, strict=True) if cells else ([] for _ in names)
+    return dict(zip(names, columns, strict=True))
+
+
+def _read_parquet(path: Path) -> Columns:
+    parquet = require("pyarrow.parquet", extra="tables", purpose="Reading parquet")
+    arrow = require("pyarrow", extra="tables", purpose="Reading parquet")
+    try:
+        table = parquet.read_table(path)
+    except (arrow.ArrowException, ValueError) as error:
+        raise RequestError(f"{path} is not a parquet file ({str(error).splitlines()[0]}).") from None
+    columns: Columns = {}
+    for name, chunked in zip(table.column_names, table.columns, strict=True):
+        if name in columns:
+            raise RequestError(f"{path}: the column '{name}' comes twice.")
+        if chunked.null_count and name != "neighbors":
+            raise RequestError(f"{path}: column '{name}' has missing values.")
+        kind = chunked.type
+        if arrow.types.is_list(kind) or arrow.types.is_large_list(kind):
+            columns[name] = [np.asarray(item or []) for item in chunked.to_pylist()]
+        elif arrow.types.is_integer(kind) or arrow.types.is_floating(kind) or arrow.types.is_boolean(kind):
+            columns[name] = chunked.to_numpy()
+        else:
+            columns[name] = ["" if item is None else str(item) for item in chunked.to_pylist()]
+    return columns
+
+
+def _from_columns(columns: Columns, path: Path, features: int) -> Requests:
+    dense = sorted(int(name[1:]) for name in columns if _FEATURE.fullmatch(name))
+    for name in columns:
+        if name not in ("id", *_LISTS) and not _FEATURE.fullmatch(name):
+            raise RequestError(
+                f"{path}: unknown column '{name}'. Known: id, x0 to x{features - 1}, {', '.join(_LISTS)}."
+            )
+    if not dense and "indices" not in columns:
+        raise RequestError(f"{path} has no features. Give columns x0 to x{features - 1}, or 'indices' and 'values'.")
+    parts: dict[str, Any] = {}
+    if dense:
+        if dense != list(range(features)):
+            raise RequestError(
+                f"{path} has {len(dense)} feature columns, x{dense[0]} to x{dense[-1]}; "
+                f"the bundle takes {features}, x0 to x{features - 1}."
+            )
+        parts["x"] = _matrix(columns, features, path)
+    lists = {name: _lists(name, columns[name], path) for name in _LISTS if name in columns}
+    if "values" in lists and "indices" in lists:
+        for row, (one, other) in enumerate(zip(lists["indices"], lists["values"], strict=True)):
+            if len(one) != len(other):
+                raise RequestError(f"{path}, request {row}: {len(one)} indices, but {len(other)} values.")
+    for name, rows in lists.items():
+        parts[name] = pad_lists(rows, _LISTS[name], fill=0 if name == "values" else -1)
+    if "id" in columns:
+        parts["ids"] = _ids(columns["id"])
+    return Requests(**parts)
+
+
+def _matrix(columns: Columns, features: int, path: Path) -> NDArray[np.float32]:
+    x = np.empty((len(columns["x0"]), features), dtype=np.float32)
+    for i in range(features):
+        try:
+            x[:, i] = np.asarray(columns[f"x{i}"], dtype=np.float64)
+        except ValueError:
+            row = next(row for row, cell in enumerate(columns[f"x{i}"]) if not _is_number(cell))
+            raise RequestError(
+                f"{path}, request {row}: x{i} must be a number, got '{columns[f'x{i}'][row]}'."
+            ) from None
+    return x
+
+
+def _lists(name: str, column: Sequence[Any] | NDArray[Any], path: Path) -> list[NDArray[Any]]:
+    """One array per request, from text, from lists, or from single numbers."""
+    dtype, out = _LISTS[name], []
+    for row, cell in enumerate(column):
+        items = cell.split() if isinstance(cell, str) else np.atleast_1d(cell)
+        try:
+            out.append(_exact(np.asarray(items), dtype))
+        except (ValueError, OverflowError):
+            expected = "whole numbers" if dtype is np.int64 else "numbers"
+            raise RequestError(
+                f"{path}, request {row}: '{name}' must be {expected} separated by spaces, got '{str(cell)[:40]}'."
+            ) from None
+    return out
+
+
+def _exact(items: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:
+    if dtype is np.int64 and items.size and items.dtype.kind not in "iuUS":
+        raise ValueError  # 1.7 must not become id 1
+    return items.astype(dtype)
+
+
+def _ids(column: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
+    """Integers where every id is written like one (`7`, not `007`), else text."""
+    if isinstance(column, np.ndarray):
+        return column
+    if all(re.fullmatch(r"0|-?[1-9][0-9]{0,17}", text) for text in column):
+        return np.asarray(column, dtype=np.int64)
+    return np.asarray(column, dtype=str)
+
+
+def _from_arrays(path: Path) -> Requests:
+    try:
+        with path.open("rb") as raw:  # opened here, because numpy forgets to close what it cannot read
+            file = np.load(raw, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise RequestError(f"{path} holds a single array, not named ones; save it with numpy.savez.")
+            with file:
+                arrays = {name: file[name] for name in file.files}
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise RequestError(f"{path} cannot be read as npz without unpickling ({error}).") from None
+    parts: dict[str, NDArray[Any]] = {name: arrays[name] for name in ("x", "values", "neighbors") if name in arrays}
+    if "indptr" in arrays:
+        parts["indices"], parts["values"] = _csr(arrays, path)
+    elif "indices" in arrays:
+        parts["indices"] = arrays["indices"]
+    if "neighbors" in parts and parts["neighbors"].ndim == 1:
+        parts["neighbors"] = parts["neighbors"][:, None]
+    if not {"x", "indices"} & parts.keys():
+        raise RequestError(f"{path} has no features. Give 'x', 'indices' and 'values', or 'data', 'indices', 'indptr'.")
+    ids = arrays.get("ids", arrays.get("id"))
+    return Requests(**parts, ids=ids)
+
+
+def _csr(arrays: dict[str, NDArray[Any]], path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+    layout = arrays.get("format", np.array("csr")).item()
+    if layout not in ("csr", b"csr") or not {"data", "indices"} <= arrays.keys():
+        raise RequestError(f"{path}: sparse features must be CSR: 'data', 'indices', 'indptr' (scipy: .tocsr()).")
+    data, indices, pointer = arrays["data"], arrays["indices"], arrays["indptr"]
+    steps = np.diff(pointer) if pointer.ndim == 1 and pointer.dtype.kind in "iu" else np.array([-1])
+    if data.ndim != 1 or data.shape != indices.shape or not len(pointer) or pointer[0] or (steps < 0).any():
+        raise RequestError(f"{path}: 'data', 'indices' and 'indptr' are not the parts of one CSR matrix.")
+    if pointer[-1] != len(data) or indices.dtype.kind not in "iu":
+        raise RequestError(f"{path}: 'indptr' ends at {pointer[-1]}, but there are {len(data)} numbers.")
+    cuts = pointer[1:-1]
+    values = pad_lists(np.split(data, cuts) if len(steps) else [], np.float32, fill=0)
+    return pad_lists(np.split(indices, cuts) if len(steps) else [], np.int64), values
+
+
+def _is_number(cell: Any) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,174 @@
+"""`bundle.json`: what a bundle is, what it takes and gives, what it scored, and the checksum of every other file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, get_args, get_origin, get_type_hints
+
+from graph2mlp.errors import BundleError
+
+__all__ = ["SCHEMA", "BundleManifest", "FileEntry", "StructureInfo", "StudentInfo", "TensorSpec"]
+
+SCHEMA = 1
+"""Version of the format. A reader refuses any other by name."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of the model; a dimension that is a word may have any size."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    meaning: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StructureInfo:
+    """The table inside the model: its encoder, how many ids it takes, how many of them are known, and its rule."""
+
+    encoder: str
+    nodes: int
+    known: int
+    rule: str = (
+        "mean over the known nodes of 'neighbors'; a node of the table lists itself, any other node its neighbours; "
+        "no known neighbour gives the zero vector"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentInfo:
+    """Size of the network before export."""
+
+    layers: int
+    hidden: int
+    parameters: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileEntry:
+    """What a file of the bundle must be."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleManifest:
+    """Everything `bundle.json` says; `files` is filled in by `write_bundle`."""
+
+    class_names: tuple[str, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    features: int
+    """F, the width of the features, whether they come dense or sparse."""
+    regime: str
+    """What a request must carry: `features`, or also `structure`."""
+    preset: str
+    student: StudentInfo
+    structure: StructureInfo | None = None
+    task: str = "node-classification"
+    source: dict[str, str] = field(default_factory=dict)
+    """Where it comes from: graph, method, setting, seed."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """The task metric measured on this very model file, by part (`test`; or `tran`, `ind`, `prod`, `cold`)."""
+    parity: dict[str, float] = field(default_factory=dict)
+    """Against the network it came from: `requests` compared and the largest difference, `max_abs`."""
+    versions: dict[str, str] = field(default_factory=dict)
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    files: dict[str, FileEntry] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+    @property
+    def sparse(self) -> bool:
+        """Whether the model takes `indices` and `values` instead of `x`."""
+        return self.inputs[0].name == "indices"
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: bytes, *, where: str) -> BundleManifest:
+        """Read what `to_json` wrote; unknown fields are ignored, so that a later version may add some.
+
+        Raises:
+            BundleError: not JSON, another schema, or a field that is missing or of the wrong type.
+        """
+        try:
+            value = json.loads(text)
+        except (UnicodeDecodeError, ValueError, RecursionError) as error:
+            raise BundleError(
+                f"{where}: bundle.json is not valid JSON ({_one_line(error)}). Export it again."
+            ) from None
+        if not isinstance(value, dict) or "schema" not in value:
+            raise BundleError(f"{where}: bundle.json does not describe a bundle: it has no 'schema'.")
+        if value["schema"] != SCHEMA or isinstance(value["schema"], bool):
+            raise BundleError(
+                f"{where} has bundle schema {_one_line(value['schema'])!r}, this version reads {SCHEMA}. "
+                "Export it again, or install the version of graph2mlp that wrote it."
+            )
+        manifest = _build(cls, value, where=f"{where}: bundle.json")
+        assert isinstance(manifest, cls)
+        problem = manifest._problem()
+        if problem:
+            raise BundleError(f"{where}: bundle.json contradicts itself: {problem}.")
+        return manifest
+
+    def _problem(self) -> str:
+        """What is wrong between fields, or nothing."""
+        names = tuple(spec.name for spec in self.inputs)
+        features = ("indices", "values") if "indices" in names else ("x",)
+        if names != features + (("neighbors",) if self.structure else ()):
+            return f"inputs {list(names)} do not go with regime '{self.regime}'"
+        if self.features < 1 or (self.structure is not None and self.structure.nodes < 1):
+            return "a size is below 1"
+        if [spec.name for spec in self.outputs] != ["logits", "probabilities"]:
+            return "outputs must be 'logits' and 'probabilities'"
+        if any(spec.shape != ("batch", len(self.class_names)) for spec in self.outputs):
+            return f"outputs must be [batch, {len(self.class_names)}], one column per class name"
+        return ""
+
+
+def _build(kind: Any, value: Any, *, where: str) -> Any:
+    """`value` from JSON as `kind`, a type annotation; checked all the way down."""
+    if hasattr(kind, "__dataclass_fields__"):
+        if not isinstance(value, dict):
+            raise BundleError(f"{where} must be an object, got {_one_line(value)}.")
+        hints = get_type_hints(kind)
+        known = {f.name: f for f in fields(kind)}
+        for name, f in known.items():
+            if name not in value and not _has_default(f):
+                raise BundleError(f"{where} lacks '{name}'. Export it again.")
+        return kind(
+            **{name: _build(hints[name], value[name], where=f"{where}: {name}") for name in known if name in value}
+        )
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_build(arguments[0], item, where=where) for item in value)
+    if origin is dict and isinstance(value, Mapping):
+        return {key: _build(arguments[1], item, where=f"{where}.{_one_line(key)}") for key, item in value.items()}
+    if origin not in (None, tuple, dict):  # a union
+        for option in arguments:
+            if hasattr(option, "__dataclass_fields__") and isinstance(value, dict):
+                return _build(option, value, where=where)
+            if isinstance(option, type) and isinstance(value, option) and not isinstance(value, bool):
+                return value
+    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300:
+        return float(value)
+    elif origin is None and isinstance(value, kind) and not isinstance(value, bool):
+        return value
+    raise BundleError(f"{where} is of the wrong type: {_one_line(value)}.")
+
+
+def _has_default(f: Any) -> bool:
+    from dataclasses import MISSING
+
+    return f.default is not MISSING or f.default_factory is not MISSING
+
+
+def _one_line(value: object) -> str:
+    """Text from a file that may be hostile, fit for an error message."""
+    text = "".join(c if c.isprintable() else " " for c in str(value))
+    return text if len(text) <= 80 else text[:77] + "..."

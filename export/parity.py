@@ -1,0 +1,66 @@
+"""When two sets of logits count as the same; one rule for export, self-check and tests. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graph2mlp.errors import ParityError
+
+__all__ = ["ATOL", "Difference", "compare_logits"]
+
+ATOL = 1e-5
+"""Largest difference allowed between two logits of size up to 1; grows in proportion above that."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """How far two sets of logits are apart."""
+
+    rows: int
+    max_abs: float
+    """Largest absolute difference."""
+    max_scaled: float
+    """Largest difference divided by `max(1, |expected|)`; this is what is held against the tolerance."""
+    ties: int
+    """Rows whose label differs although the two best expected logits are within the tolerance of each other."""
+
+
+def compare_logits(
+    expected: NDArray[np.floating[Any]],
+    got: NDArray[np.floating[Any]],
+    *,
+    atol: float = ATOL,
+    what: str = "The exported file",
+) -> Difference:
+    """Hold `got [B, C]` against `expected [B, C]`: differences stay within `atol * max(1, |expected|)`.
+
+    A float32 logit of 50 has a spacing of 4e-6, so an absolute 1e-5 would be noise there: large logits are compared
+    relative to their size. It follows that labels are equal, except where two expected logits tie within the tolerance.
+
+    Raises:
+        ParityError: shapes differ, a number is not finite, or a difference is too large.
+    """
+    if expected.shape != got.shape:
+        raise ParityError(f"{what} gives logits of shape {got.shape}, expected {expected.shape}.")
+    if not len(expected):
+        return Difference(rows=0, max_abs=0.0, max_scaled=0.0, ties=0)
+    wanted = expected.astype(np.float64)
+    gap = np.abs(wanted - got)
+    if not np.isfinite(gap).all():
+        row = int(np.nonzero(~np.isfinite(gap).all(1))[0][0])
+        raise ParityError(f"{what} gives a number that is not finite for request {row}.")
+    scale = np.maximum(1.0, np.abs(wanted))
+    scaled = gap / scale
+    if scaled.max() > atol:
+        row = int(scaled.max(1).argmax())
+        raise ParityError(
+            f"{what} differs by {scaled.max():.2e} (request {row} of {len(gap)}), more than the allowed {atol:.0e} "
+            "per unit of logit."
+        )
+    # Within these bounds another label is possible only where the two logits tie, so ties are counted, not refused.
+    other = int((wanted.argmax(1) != got.argmax(1)).sum())
+    return Difference(rows=len(gap), max_abs=float(gap.max()), max_scaled=float(scaled.max()), ties=other)

@@ -1,0 +1,152 @@
+"""`Requests`: what a device asks, as numpy arrays, before anyone knows which bundle will answer. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graph2mlp.errors import RequestError
+
+__all__ = ["PAD", "Floats", "Ints", "Requests", "dense_features", "pad_lists", "sparse_features"]
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+PAD = -1
+"""Fills a row of indices or neighbour ids up to the longest row of its batch."""
+
+_COLUMNS = (
+    ("x", "fiub", np.dtype(np.float32)),
+    ("indices", "iu", np.dtype(np.int64)),
+    ("values", "fiub", np.dtype(np.float32)),
+    ("neighbors", "iu", np.dtype(np.int64)),
+)
+"""Name, kinds of numbers accepted, type they become."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Requests:
+    """B requests. Features are dense (`x`) or sparse (`indices`, `values`); either serves any bundle.
+
+    Shapes: `x [B, F]` float32; `indices [B, J]` int64 padded with `PAD`, `values [B, J]` float32 (default: ones);
+    `neighbors [B, K]` int64 padded with `PAD`: a node of the training graph lists its own id, any other node the ids
+    of its neighbours, a node without edges nothing; `ids [B]`, integers or text, are only carried through.
+
+    Numbers of other types are converted, integers never to floats they do not fit.
+
+    Raises:
+        RequestError: features are missing or given twice, or an array is of the wrong type or shape.
+    """
+
+    x: Floats | None = None
+    indices: Ints | None = None
+    values: Floats | None = None
+    neighbors: Ints | None = None
+    ids: NDArray[Any] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.x is None) == (self.indices is None):
+            raise RequestError("A request needs features, either dense 'x' or sparse 'indices' and 'values'.")
+        for name, kinds, dtype in _COLUMNS:
+            given = getattr(self, name)
+            # The usual case, at the price of three comparisons: this is on the way of every single request.
+            ready = type(given) is np.ndarray and given.dtype == dtype and given.ndim == 2 and given.flags.c_contiguous
+            if given is not None and not ready:
+                object.__setattr__(self, name, _convert(name, given, kinds, dtype))
+        if self.indices is not None:
+            if self.values is None:
+                object.__setattr__(self, "values", (self.indices != PAD).astype(np.float32))
+            elif self.values.shape != self.indices.shape:
+                raise RequestError(
+                    f"'values' must have the shape of 'indices', got {self.values.shape} and {self.indices.shape}."
+                )
+        for name in ("neighbors", "ids"):
+            array = getattr(self, name)
+            if array is not None and len(array) != len(self):
+                raise RequestError(f"There are {len(self)} rows of features, but {len(array)} of '{name}'.")
+
+    def __len__(self) -> int:
+        features = self.x if self.x is not None else self.indices
+        assert features is not None  # checked on construction
+        return len(features)
+
+    def take(self, rows: slice | Ints) -> Requests:
+        """Some of the requests, by slice or by position."""
+        parts = {name: getattr(self, name) for name in ("x", "indices", "values", "neighbors", "ids")}
+        return Requests(**{name: part[rows] for name, part in parts.items() if part is not None})
+
+    def trim(self) -> Requests:
+        """The same without columns that hold nothing but padding; one column is always left."""
+        indices, values, neighbors = self.indices, self.values, self.neighbors
+        if indices is not None and values is not None:
+            indices, values = indices[:, : _used(indices)], values[:, : _used(indices)]
+        if neighbors is not None:
+            neighbors = neighbors[:, : _used(neighbors)]
+        return Requests(x=self.x, indices=indices, values=values, neighbors=neighbors, ids=self.ids)
+
+    def dense(self, width: int) -> Floats:
+        """The features as `x [B, width]`, whichever way they came; indices must be in range."""
+        if self.x is not None:
+            return self.x
+        assert self.indices is not None
+        assert self.values is not None
+        return dense_features(self.indices, self.values, width)
+
+    def sparse(self) -> tuple[Ints, Floats]:
+        """The features as `(indices [B, J], values [B, J])`, whichever way they came."""
+        if self.x is not None:
+            return sparse_features(self.x)
+        assert self.indices is not None
+        assert self.values is not None
+        return self.indices, self.values
+
+
+def _convert(name: str, given: Any, kinds: str, dtype: np.dtype[Any]) -> NDArray[Any]:
+    try:
+        array = np.asarray(given)
+    except ValueError:  # rows of different lengths
+        raise RequestError(f"'{name}' must be a table, got rows of different lengths; pad them.") from None
+    # An empty list has no type of its own; numpy calls it float.
+    if array.dtype.kind not in kinds and array.size:
+        expected = "whole numbers" if kinds == "iu" else "numbers"
+        raise RequestError(f"'{name}' must hold {expected}, got {array.dtype}.")
+    if array.ndim != 2:
+        raise RequestError(f"'{name}' must have two dimensions, [requests, width], got shape {array.shape}.")
+    with np.errstate(over="ignore"):  # too large becomes infinite, which the runtime refuses by name
+        return np.ascontiguousarray(array, dtype=dtype)
+
+
+def _used(table: Ints) -> int:
+    used = np.nonzero((table != PAD).any(0))[0]
+    return int(used[-1]) + 1 if len(used) else 1
+
+
+def pad_lists(lists: list[NDArray[Any]], dtype: type[np.generic], fill: int = PAD) -> NDArray[Any]:
+    """Lists of different lengths as one table `[B, longest]`, at least one column wide."""
+    counts = np.fromiter((len(row) for row in lists), np.int64, len(lists))
+    out = np.full((len(lists), max(1, int(counts.max(initial=0)))), fill, dtype=dtype)
+    if counts.sum():
+        out[np.arange(out.shape[1]) < counts[:, None]] = np.concatenate(lists)
+    return out
+
+
+def sparse_features(x: Floats) -> tuple[Ints, Floats]:
+    """Dense rows `[B, F]` as `(indices [B, J], values [B, J])`, J the most non-zeros of a row (at least 1)."""
+    row, column = np.nonzero(x)
+    counts = np.bincount(row, minlength=len(x))
+    filled = np.arange(max(1, int(counts.max(initial=0)))) < counts[:, None]
+    indices = np.full(filled.shape, PAD, dtype=np.int64)
+    values = np.zeros(filled.shape, dtype=np.float32)
+    indices[filled], values[filled] = column, x[row, column]
+    return indices, values
+
+
+def dense_features(indices: Ints, values: Floats, width: int) -> Floats:
+    """The reverse: `[B, J]` and `[B, J]` -> `[B, F]`; an index that comes twice counts twice."""
+    x = np.zeros((len(indices), width), dtype=np.float32)
+    row, column = np.nonzero(indices != PAD)
+    np.add.at(x, (row, indices[row, column]), values[row, column])
+    return x

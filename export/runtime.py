@@ -1,0 +1,223 @@
+"""Answers on a device: `Predictor` needs numpy and onnxruntime, nothing else.
+
+`python -m graph2mlp.export.runtime BUNDLE` checks, on the device, that a bundle gives the answers it was made with.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from graph2mlp.errors import BundleError, Graph2MLPError, ParityError, RequestError
+from graph2mlp.export.bundle import Bundle, open_bundle
+from graph2mlp.export.calls import CHUNK, OUTPUTS, RUN_OPTIONS, PreparedCall, chunks_of
+from graph2mlp.export.parity import ATOL, compare_logits
+from graph2mlp.export.requests import PAD, Floats, Ints, Requests
+
+__all__ = ["Prediction", "Predictor", "PreparedCall", "SelfCheck", "main"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Prediction:
+    """Answers to B requests: `logits [B, C]`, `probabilities [B, C]`, `labels [B]` (positions in the class names)."""
+
+    logits: Floats
+    probabilities: Floats
+    labels: Ints
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfCheck:
+    """A bundle gave the answers it was made with, on this machine."""
+
+    path: str
+    requests: int
+    max_abs: float
+    accuracy: float | None
+    """On the sample's requests whose true label is known."""
+
+    def summary(self) -> str:
+        accuracy = "" if self.accuracy is None else f", accuracy on them {self.accuracy:.1%}"
+        return f"{self.path}: ok, {self.requests} requests agree (largest difference {self.max_abs:.1e}){accuracy}"
+
+
+class Predictor:
+    """A bundle, opened and verified, ready to answer. One object may serve many threads.
+
+    One thread per call is the default: for networks this small more threads cost CPU time and give no latency.
+
+    Raises:
+        BundleError: the bundle is missing, damaged, from another version, or onnxruntime refuses its model.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | Bundle, *, threads: int = 1) -> None:
+        self.bundle = path if isinstance(path, Bundle) else open_bundle(path)
+        self.manifest = self.bundle.manifest
+        self._session = _session(self.bundle, threads)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.manifest.class_names
+
+    def predict(
+        self,
+        requests: Requests | None = None,
+        *,
+        x: NDArray[Any] | None = None,
+        indices: NDArray[Any] | None = None,
+        values: NDArray[Any] | None = None,
+        neighbors: NDArray[Any] | None = None,
+    ) -> Prediction:
+        """Answer `requests`, or the arrays they would be made of (shapes: see `Requests`).
+
+        Dense and sparse features both serve every bundle. A bundle that reads features only ignores `neighbors`.
+
+        Raises:
+            RequestError: something is missing, of the wrong width or type, not finite, or an id is out of range.
+        """
+        if requests is None:
+            requests = Requests(x=x, indices=indices, values=values, neighbors=neighbors)
+        feeds = self.feeds(requests)
+        if len(requests) <= CHUNK:
+            logits, probabilities = self._session.run(OUTPUTS, feeds, RUN_OPTIONS)
+        else:
+            logits, probabilities = (np.empty((len(requests), len(self.class_names)), np.float32) for _ in OUTPUTS)
+            for rows, part in chunks_of(feeds):
+                logits[rows], probabilities[rows] = self._session.run(OUTPUTS, part, RUN_OPTIONS)
+        return Prediction(logits=logits, probabilities=probabilities, labels=logits.argmax(1))
+
+    def prepare(self, requests: Requests) -> PreparedCall:
+        """Checked requests bound to the session, for calls that cost what the network costs and nothing more."""
+        return PreparedCall(self._session, self.feeds(requests), len(self.class_names))
+
+    def feeds(self, requests: Requests) -> dict[str, NDArray[Any]]:
+        """The checked inputs of the model.
+
+        Raises:
+            RequestError: the requests do not fit the bundle.
+        """
+        feeds: dict[str, NDArray[Any]] = self._features(requests)
+        if self.manifest.structure is not None:
+            feeds["neighbors"] = self._neighbors(requests.neighbors, self.manifest.structure.nodes)
+        return feeds
+
+    def self_check(self) -> SelfCheck:
+        """Answer the sample in the bundle and hold the answers against the ones it was made with.
+
+        Raises:
+            BundleError: the sample cannot be read.
+            ParityError: an answer differs.
+        """
+        sample = self.bundle.sample()
+        wanted = {spec.name for spec in self.manifest.inputs} | {"logits", "labels", "y"}
+        if missing := sorted(wanted - sample.keys()):
+            raise BundleError(f"{self.bundle.path}: sample.npz lacks {', '.join(missing)}. Export it again.")
+        inputs = {spec.name: sample[spec.name] for spec in self.manifest.inputs}
+        try:
+            answer = self.predict(Requests(**inputs))
+        except RequestError as error:
+            raise BundleError(f"{self.bundle.path}: sample.npz does not fit the model: {error}") from None
+        what = f"{self.bundle.path}: the model on this machine"
+        if any(len(sample[name]) != len(answer) for name in ("logits", "labels", "y")):
+            raise BundleError(f"{self.bundle.path}: the arrays of sample.npz differ in length. Export it again.")
+        difference = compare_logits(sample["logits"], answer.logits, atol=ATOL, what=what)
+        if (other := int((sample["labels"] != answer.labels).sum())) > difference.ties:
+            raise ParityError(f"{what} gives another label for {other} of {len(answer)} sample requests.")
+        known = sample["y"] >= 0
+        return SelfCheck(
+            path=str(self.bundle.path),
+            requests=len(answer),
+            max_abs=difference.max_abs,
+            accuracy=float((answer.labels == sample["y"])[known].mean()) if known.any() else None,
+        )
+
+    def _features(self, requests: Requests) -> dict[str, NDArray[Any]]:
+        width = self.manifest.features
+        if requests.x is not None:
+            if requests.x.shape[1] != width:
+                raise RequestError(f"The bundle takes {width} features per request, got {requests.x.shape[1]}.")
+            _check_finite("x", requests.x)
+        else:
+            assert requests.indices is not None
+            assert requests.values is not None
+            _check_ids("feature index", requests.indices, width)
+            _check_finite("values", requests.values)
+        if self.manifest.sparse:
+            indices, values = requests.sparse()
+            return {"indices": indices, "values": values}
+        return {"x": requests.dense(width)}
+
+    def _neighbors(self, neighbors: Ints | None, nodes: int) -> Ints:
+        if neighbors is None:
+            raise RequestError(
+                "The bundle reads structure, but the requests have no 'neighbors'. Give each node's own id if it is in "
+                f"the table (0 to {nodes - 1}), else its neighbours' ids; {PAD} alone for a node without edges."
+            )
+        if not neighbors.shape[1]:
+            return np.full((len(neighbors), 1), PAD, dtype=np.int64)
+        _check_ids("neighbour id", neighbors, nodes)
+        return neighbors
+
+
+def main(arguments: list[str]) -> int:
+    """Self-check the bundle named on the command line: one line, exit code 0 or 1 (2: no bundle named)."""
+    if len(arguments) != 1:
+        print("usage: python -m graph2mlp.export.runtime BUNDLE", file=sys.stderr)
+        return 2
+    try:
+        print(Predictor(arguments[0]).self_check().summary())
+    except Graph2MLPError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _session(bundle: Bundle, threads: int) -> ort.InferenceSession:
+    if threads < 1:
+        raise RequestError(f"threads must be at least 1 (got {threads})")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 4  # its errors arrive as exceptions; twice would be once too often
+    try:
+        session = ort.InferenceSession(bundle.model(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no base class
+        reason = " ".join(str(error).split())[:200]
+        raise BundleError(f"{bundle.path}: onnxruntime {ort.__version__} refuses the model: {reason}") from None
+    names = [item.name for item in session.get_inputs()], [item.name for item in session.get_outputs()]
+    wanted = [spec.name for spec in bundle.manifest.inputs], OUTPUTS
+    if names != wanted:
+        raise BundleError(f"{bundle.path}: the model has inputs and outputs {names}, bundle.json says {wanted}.")
+    return session
+
+
+def _check_finite(name: str, values: Floats) -> None:
+    # One pass: a sum of squares is finite if every number is; only if it is not (they may just be large) look closer.
+    flat = values.reshape(-1)
+    if not math.isfinite(np.vdot(flat, flat)) and not (finite := np.isfinite(values)).all():
+        row, column = np.argwhere(~finite)[0]
+        raise RequestError(
+            f"'{name}' of request {row} holds {values[row, column]} in column {column}; numbers must be finite."
+        )
+
+
+def _check_ids(what: str, ids: Ints, count: int) -> None:
+    # Read as unsigned, everything below the padding is huge: one comparison checks both ends.
+    if ids.size and (ids + 1).view(np.uint64).max() > count:
+        row, column = np.argwhere((ids < PAD) | (ids >= count))[0]
+        raise RequestError(
+            f"Request {row} has the {what} {ids[row, column]}, but they run from 0 to {count - 1} ({PAD} is padding)."
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

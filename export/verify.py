@@ -1,0 +1,105 @@
+"""Proof that an exported file computes what the network computes; export fails without it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import torch
+
+from graph2mlp.data.features import Features, SparseRows
+from graph2mlp.errors import ParityError
+from graph2mlp.export.parity import ATOL, Difference, compare_logits
+from graph2mlp.export.requests import PAD, Floats, Requests
+from graph2mlp.structure.table import StructureTable
+from graph2mlp.students.base import Student, StudentInput
+
+__all__ = ["Parity", "check_parity", "student_logits"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """What was compared, and how far the two were apart at worst."""
+
+    requests: int
+    batch_sizes: tuple[int, ...]
+    max_abs: float
+    ties: int
+
+
+def check_parity(
+    student: Student,
+    table: StructureTable | None,
+    model: bytes | Path,
+    requests: Requests,
+    *,
+    batch_sizes: Sequence[int] = (1, 7, 256),
+    atol: float = ATOL,
+) -> Parity:
+    """Hold the file's logits and probabilities against the torch student's, at several batch sizes.
+
+    Expected answers come from the student as trained and from the table's own rule, not from anything export built.
+    Each batch size runs over the requests from the start, up to 64 batches.
+
+    Raises:
+        ParityError: see `compare_logits`.
+    """
+    session = ort.InferenceSession(model if isinstance(model, bytes) else str(model), _options())
+    inputs = {item.name for item in session.get_inputs()}
+    worst = Difference(rows=0, max_abs=0.0, max_scaled=0.0, ties=0)
+    ties = 0
+    for size in batch_sizes:
+        for start in range(0, min(len(requests), 64 * size), size):
+            part = requests.take(slice(start, start + size))
+            logits, probabilities = session.run(["logits", "probabilities"], _feeds(part, inputs, student))
+            expected = student_logits(student, table, part)
+            what = f"At batch size {size} the exported file"
+            found = compare_logits(expected, logits, atol=atol, what=what)
+            softmax = torch.from_numpy(expected).softmax(-1).numpy()
+            if not np.abs(softmax - probabilities).max() <= atol:  # also true for NaN
+                raise ParityError(f"{what} gives other probabilities than the softmax of the student's logits.")
+            worst, ties = max(worst, found, key=lambda d: d.max_scaled), ties + found.ties
+    return Parity(requests=len(requests), batch_sizes=tuple(batch_sizes), max_abs=worst.max_abs, ties=ties)
+
+
+def student_logits(student: Student, table: StructureTable | None, requests: Requests) -> Floats:
+    """The torch student's answer to `requests`, `[B, C]`."""
+    structure = None
+    if table is not None:
+        assert requests.neighbors is not None
+        structure = table.for_unseen(torch.from_numpy(requests.neighbors))
+    with torch.inference_mode():
+        logits: Floats = student(StudentInput(_features(requests, student.spec.features), structure)).logits.numpy()
+    return logits
+
+
+def _features(requests: Requests, width: int) -> Features:
+    if requests.x is not None:
+        return torch.from_numpy(requests.x)
+    assert requests.indices is not None
+    assert requests.values is not None
+    kept = requests.indices != PAD
+    offsets = np.concatenate([[0], kept.sum(1).cumsum()])
+    indices, values = torch.from_numpy(requests.indices[kept]), torch.from_numpy(requests.values[kept])
+    return SparseRows(indices, torch.from_numpy(offsets), values, width)
+
+
+def _feeds(requests: Requests, inputs: set[str], student: Student) -> dict[str, np.ndarray]:
+    feeds: dict[str, np.ndarray] = {}
+    if "x" in inputs:
+        feeds["x"] = requests.dense(student.spec.features)
+    else:
+        feeds["indices"], feeds["values"] = requests.sparse()
+    if "neighbors" in inputs:
+        assert requests.neighbors is not None
+        feeds["neighbors"] = requests.neighbors
+    return feeds
+
+
+def _options() -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 4
+    return options

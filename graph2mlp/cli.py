@@ -1,0 +1,275 @@
+"""The command line: parse, call one function, print. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from graph2mlp import __version__
+from graph2mlp.errors import Graph2MLPError, require
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Distill a graph neural network into an MLP that needs no graph, export it, and measure it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Setting(StrEnum):
+    transductive = "transductive"
+    production = "production"
+
+
+class Features(StrEnum):
+    auto = "auto"
+    dense = "dense"
+    sparse = "sparse"
+
+
+@contextmanager
+def _one_line_errors(resume: Path | None = None) -> Iterator[None]:
+    """Our own errors become one line and exit code 1; an interrupt becomes 130."""
+    try:
+        yield
+    except Graph2MLPError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+    except OSError as error:  # disk full, read-only folder, no permission
+        where = f": {error.filename}" if error.filename else ""
+        typer.echo(f"error: {error.strerror or error}{where}", err=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        hint = f" Go on with the same command and --resume (in {resume})." if resume else ""
+        typer.echo(f"interrupted.{hint}", err=True)
+        raise typer.Exit(130) from None
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"graph2mlp {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and stop.")
+    ] = False,
+) -> None:
+    """Distill a graph neural network into an MLP that needs no graph, export it, and measure it."""
+
+
+@app.command()
+def distill(
+    graph: Annotated[str, typer.Argument(help="digits, cpf:cora, planetoid:Cora, amazon:Photo, ..., or an .npz file.")],
+    method: Annotated[str | None, typer.Option(help="mlp, glnn, nosmog or gsdn; see 'graph2mlp methods'.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="sage, gcn, gat or appnp.")] = None,
+    setting: Annotated[
+        Setting | None, typer.Option(help="production hides 20 % of the test nodes until the end.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Fixes split, weights and order of batches.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=2, help="Run seeds 0 to N-1 and report mean and deviation.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder. [default: runs/GRAPH-METHOD]")] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Folder of raw files. [default: $GRAPH2MLP_DATA, else ./data]")
+    ] = None,
+    knowledge: Annotated[
+        list[Path] | None, typer.Option(help="Knowledge file of a teacher trained elsewhere; repeat for several.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="GROUP.KEY=VALUE", help="Change one setting; repeatable.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings as TOML, for example a run's config.toml.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing run folder.")] = False,
+) -> None:
+    """Train a teacher on GRAPH (or take --knowledge), distill it into a student, and report both."""
+    with _one_line_errors(out):
+        require("torch", extra="distill", purpose="graph2mlp distill")
+        from graph2mlp.config import resolve_config
+        from graph2mlp.console import Reporter
+        from graph2mlp.distill import claim_folder, read_inputs
+        from graph2mlp.distill import distill as run_pipeline
+        from graph2mlp.seeds import distill_seeds
+        from graph2mlp.summary import result_table
+
+        if seed is not None and seeds is not None:
+            raise typer.BadParameter("give --seed or --seeds, not both")
+        settings = resolve_config(
+            graph=graph,
+            method=method,
+            teacher=teacher,
+            setting=setting.value if setting else None,
+            seed=seed,
+            root=str(root) if root else None,
+            file=config,
+            overrides=set_ or (),
+        )
+        name = f"{Path(settings.graph).stem if '/' in settings.graph else settings.graph}-{settings.method}"
+        out = out or Path("runs") / name.replace(":", "-")
+        reporter = Reporter()
+
+        def run_one(one: Any, folder: Path) -> Any:
+            again = {"force": force, "resume": resume} if seeds is None else {"resume": True}
+            run = run_pipeline(one, folder, knowledge_files=knowledge or (), reporter=reporter, **again)
+            reporter.say(_line(run.result))
+            return run
+
+        with _one_line_errors(out):
+            if seeds is None:
+                result = run_one(settings, out).result
+            else:
+                read_inputs(settings, knowledge or ())
+                claim_folder(out, settings, force=force, resume=resume)
+                result = distill_seeds(settings, seeds, out, run_one)
+        _print(result_table(result))
+        typer.echo(f"run: {out}")
+
+
+@app.command()
+def methods(name: Annotated[str | None, typer.Argument(help="Show this method's card.")] = None) -> None:
+    """List the methods, or show one method's card: paper, formula, cost at inference, settings."""
+    with _one_line_errors():
+        require("torch", extra="distill", purpose="graph2mlp methods")
+        from graph2mlp.cards import all_cards, method_card
+        from graph2mlp.console import table
+
+        if name is None:
+            rows = [[c.name, "yes" if c.needs_teacher else "no", c.regime, c.summary] for c in all_cards()]
+            listing = table("Methods", ["name", "teacher", "regime", "what it does"], rows)
+            listing.columns[3].justify, listing.columns[3].no_wrap = "left", False
+            _print(listing)
+            return
+        card = method_card(name)
+        typer.echo(f"{card.name}: {card.text}\n\nPaper: {card.paper}.\nNeeds at inference: {card.inference}")
+        if card.defaults:
+            typer.echo(f"Prefers: {', '.join(card.defaults)}")
+        if card.settings:
+            settings = table("\nSettings (--set)", ["name", "default", "meaning"], card.settings)
+            settings.columns[2].justify, settings.columns[2].no_wrap = "left", False
+            _print(settings)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A finished run folder.")],
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write an ONNX bundle (the only form so far).")] = False,
+    preset: Annotated[str, typer.Option(help="How numbers are stored: fp32.")] = "fp32",
+    features: Annotated[
+        Features, typer.Option(help="Form of the features in a request; auto follows the graph.")
+    ] = Features.auto,
+    out: Annotated[Path | None, typer.Option(help="Bundle folder, or a .zip file. [default: RUN/bundle]")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
+) -> None:
+    """Write a verified, deployable bundle from a finished run; it runs with numpy and onnxruntime alone."""
+    with _one_line_errors():
+        if not onnx:
+            raise typer.BadParameter("name the form to export: --onnx")
+        require("torch", extra="distill", purpose="graph2mlp export")
+        from graph2mlp.export.deploy import export_run
+        from graph2mlp.run import open_run
+
+        opened = open_run(run)
+        summary = export_run(opened, out=out or run / "bundle", preset=preset, features=features.value, force=force)
+        typer.echo(summary.summary())
+
+
+@app.command()
+def bench(
+    bundle: Annotated[Path, typer.Argument(help="A bundle, folder or .zip.")],
+    batch: Annotated[str, typer.Option(help="Requests per call, separated by commas.")] = "1,64,4096",
+    threads: Annotated[int, typer.Option(min=1, help="Threads of every side.")] = 1,
+    seconds: Annotated[float, typer.Option(help="Time to measure each row.")] = 2.0,
+    against: Annotated[
+        Path | None, typer.Option(help="The run the bundle came from: adds its teacher, neighbour fetch included.")
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option("--json", help="Write the rows, and what was measured on, as JSON.")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Write the rows as CSV.")] = None,
+) -> None:
+    """Measure a bundle on this machine: percentiles, CPU time, memory, size."""
+    with _one_line_errors():
+        from graph2mlp.latency import bench_bundle, write_bench_csv, write_bench_json
+        from graph2mlp.summary import latency_table
+
+        run: Any = None
+        if against is not None:
+            require("torch", extra="distill", purpose="graph2mlp bench --against")
+            from graph2mlp.run import open_run
+
+            run = open_run(against)
+        rows = bench_bundle(bundle, batches=_sizes(batch), threads=threads, seconds=seconds, against=run)
+        if json is not None:
+            write_bench_json(json, rows, bundle=bundle)
+        if csv is not None:
+            write_bench_csv(csv, rows, bundle=bundle)
+        _print(latency_table(rows))
+
+
+@app.command()
+def predict(
+    bundle: Annotated[Path, typer.Argument(help="A bundle, folder or .zip.")],
+    requests: Annotated[Path, typer.Argument(metavar="INPUT", help="Requests: .csv, .npz or .parquet.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Answers: .csv, .npz or .parquet. [default: csv to the terminal]")
+    ] = None,
+) -> None:
+    """Answer a file of requests: id, label and probability for each. Needs no torch."""
+    with _one_line_errors():
+        from graph2mlp.export.answers import write_csv
+        from graph2mlp.export.predict import predict_file
+
+        answered = predict_file(bundle, requests, out=out)
+        if out is None:
+            write_csv(sys.stdout, answered.columns)
+        else:
+            typer.echo(answered.summary())
+
+
+@app.command()
+def inspect(path: Annotated[Path, typer.Argument(help="A graph, knowledge file, run or bundle.")]) -> None:
+    """Say what a file or folder is, what is in it, and whether it is intact."""
+    with _one_line_errors():
+        from graph2mlp.inspection import describe
+
+        title, rows = describe(path)
+        from graph2mlp.console import table
+
+        listing = table(title, ["", ""], rows)
+        listing.show_header = False
+        listing.columns[1].justify, listing.columns[1].no_wrap = "left", False
+        _print(listing)
+
+
+def _sizes(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(
+            f"expected whole numbers separated by commas, got {text!r}", param_hint="--batch"
+        ) from None
+
+
+def _line(result: dict[str, Any]) -> str:
+    """One run in one line."""
+    key = "test" if "test" in result["student"] else "prod"
+    scores = {part: (result[part] or {}).get(key) for part in ("teacher", "mlp", "student")}
+    parts = [f"{part} {100 * score:.2f} %" for part, score in scores.items() if score is not None]
+    return f"seed {result['seed']}: {key} accuracy: {', '.join(parts)}"
+
+
+def _print(thing: Any) -> None:
+    from rich.console import Console
+
+    Console(file=sys.stdout, highlight=False).print(thing)

@@ -1,0 +1,186 @@
+"""The settings of a run: frozen, checked once, written beside the result.
+
+Each later source wins: defaults of the package, defaults of the method, a TOML file, `--set group.key=value`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from graph2mlp.errors import ConfigError, suggest
+from graph2mlp.methods import method_class
+from graph2mlp.methods.base import Method, TrainConfig
+from graph2mlp.structure import check_encoder
+from graph2mlp.students.base import StudentConfig
+from graph2mlp.teachers.config import TeacherConfig
+
+__all__ = ["RunConfig", "Setting", "StructureConfig", "load_config", "resolve_config"]
+
+Setting = Literal["transductive", "production"]
+Tree = dict[str, dict[str, Any]]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StructureConfig:
+    """How the edges become a table of vectors (methods of the regime `structure` only)."""
+
+    encoder: str = "laplacian"
+    """laplacian or deepwalk."""
+    dim: int = 64
+    """Width of a node's vector."""
+
+    def __post_init__(self) -> None:
+        check_encoder(self.encoder)
+        if self.dim < 1:
+            raise ConfigError(f"structure.dim must be at least 1 (got {self.dim})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One run, one seed."""
+
+    graph: str
+    method: str
+    setting: Setting
+    seed: int
+    root: str | None
+    teacher: TeacherConfig
+    structure: StructureConfig
+    student: StudentConfig
+    train: TrainConfig
+    hyper: Method
+    """The method's own settings; the table named like the method in a file."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain values, in the layout of `config.toml`."""
+        top = {key: getattr(self, key) for key in ("graph", "method", "setting", "seed")}
+        if self.root is not None:
+            top["root"] = self.root
+        groups = {name: asdict(getattr(self, name)) for name in _GROUPS}
+        return {**top, **groups, self.method: asdict(self.hyper)}
+
+    def to_toml(self) -> str:
+        """`config.toml` as text."""
+        import tomli_w
+
+        return tomli_w.dumps(self.to_dict())
+
+
+_GROUPS: Mapping[str, type] = {
+    "teacher": TeacherConfig,
+    "structure": StructureConfig,
+    "student": StudentConfig,
+    "train": TrainConfig,
+}
+_TOP = ("graph", "method", "setting", "seed", "root")
+
+
+def resolve_config(
+    *,
+    graph: str | None = None,
+    method: str | None = None,
+    teacher: str | None = None,
+    setting: str | None = None,
+    seed: int | None = None,
+    root: str | None = None,
+    file: Path | None = None,
+    overrides: Sequence[str] = (),
+) -> RunConfig:
+    """Settings from all sources; arguments that are not None win over the file.
+
+    Raises:
+        ConfigError: a name is unknown, or a value is of the wrong type or out of range; all problems in one message.
+    """
+    given: dict[str, Any] = _read_toml(file) if file else {}
+    arguments = {"graph": graph, "method": method, "setting": setting, "seed": seed, "root": root}
+    top: dict[str, Any] = {"method": "nosmog", "setting": "transductive", "seed": 0, "root": None}
+    top |= {key: given.pop(key) for key in _TOP if key in given}
+    top |= {key: value for key, value in arguments.items() if value is not None}
+    if not isinstance(top.get("graph"), str):
+        raise ConfigError("No graph given. Name one, for example: graph2mlp distill digits")
+    if top["setting"] not in ("transductive", "production"):
+        raise ConfigError(f"Unknown setting '{top['setting']}'. Known: transductive, production.")
+    if not isinstance(top["seed"], int) or top["seed"] < 0:
+        raise ConfigError(f"seed must be a whole number of at least 0 (got {top['seed']!r})")
+    if top["root"] is not None and not isinstance(top["root"], str):
+        raise ConfigError(f"root must be a folder's name (got {top['root']!r})")
+    cls = method_class(str(top["method"]))
+    types = {**_GROUPS, str(top["method"]): cls}
+    tree: Tree = {name: dict(cls.defaults.get(name, {})) for name in types}
+    for source in (_groups(given, types), _overrides(overrides, types)):
+        for name, values in source.items():
+            tree[name] |= values
+    if teacher is not None:
+        tree["teacher"]["name"] = teacher
+    problems: list[str] = []
+    built: dict[str, Any] = {name: _build(types[name], name, values, problems) for name, values in tree.items()}
+    if problems:
+        raise ConfigError(" ".join(problems))
+    hyper = built.pop(str(top["method"]))
+    return RunConfig(**top, **built, hyper=hyper)
+
+
+def load_config(path: Path) -> RunConfig:
+    """Read the `config.toml` of a run."""
+    return resolve_config(file=path)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"No such settings file: {path}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+
+
+def _groups(given: Mapping[str, Any], types: Mapping[str, type]) -> Tree:
+    for name, values in given.items():
+        if name not in types:
+            raise ConfigError(f"Unknown group of settings '{name}'. {suggest(name, types)}")
+        if not isinstance(values, dict):
+            raise ConfigError(f"'{name}' must be a table of settings, got {values!r}.")
+    return dict(given)
+
+
+def _overrides(texts: Sequence[str], types: Mapping[str, type]) -> Tree:
+    tree: Tree = {}
+    for text in texts:
+        path, equals, value = text.partition("=")
+        group, dot, key = path.strip().partition(".")
+        if not (equals and dot and key):
+            raise ConfigError(f"Cannot read --set {text}. Expected group.key=value, for example train.lr=0.005")
+        if group not in types:
+            raise ConfigError(f"Unknown group of settings '{group}' in --set {text}. {suggest(group, types)}")
+        tree.setdefault(group, {})[key] = _value(value.strip())
+    return tree
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text  # a bare word
+
+
+def _build(cls: type[T], group: str, values: Mapping[str, Any], problems: list[str]) -> T | None:
+    """An instance of the dataclass `cls`; what is wrong with `values` is added to `problems`."""
+    from pydantic import TypeAdapter, ValidationError
+
+    known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+    unknown = [key for key in values if key not in known]
+    problems += [f"Unknown setting '{group}.{key}'. {suggest(key, known)}" for key in unknown]
+    try:
+        return TypeAdapter(cls).validate_python({key: value for key, value in values.items() if key in known})
+    except ConfigError as error:
+        problems.append(str(error))
+    except ValidationError as error:
+        for one in error.errors():
+            where = ".".join(str(part) for part in one["loc"])
+            problems.append(f"{group}.{where}: {one['msg']} (got {one['input']!r}).")
+    return None

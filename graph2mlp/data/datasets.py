@@ -1,0 +1,128 @@
+"""Names to graphs: `digits`, `cpf:cora`, `planetoid:Cora`, `amazon:Photo`, `coauthor:CS`, `ogbn:arxiv`, or a path.
+
+Raw files are looked for under `--root`, then `GRAPH2MLP_DATA`, then `./data`; what is there is never downloaded again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from graph2mlp.atomic import atomic_path
+from graph2mlp.data.digits import digits
+from graph2mlp.data.graph import GraphData
+from graph2mlp.data.npz import read_graph, read_raw
+from graph2mlp.data.ogb import download_ogb, read_ogb
+from graph2mlp.data.planetoid import read_planetoid
+from graph2mlp.data.splits import per_class_split
+from graph2mlp.errors import DataError, suggest
+
+__all__ = ["data_root", "dataset_names", "load_graph"]
+
+_GNN_BENCHMARK = "https://github.com/shchur/gnn-benchmark/raw/master/data/npz"
+
+# Name -> (path below the root, file name at the source).
+_AMAZON = {
+    "Computers": ("Amazon/Computers/raw/amazon_electronics_computers.npz", "amazon_electronics_computers.npz"),
+    "Photo": ("Amazon/Photo/raw/amazon_electronics_photo.npz", "amazon_electronics_photo.npz"),
+}
+_COAUTHOR = {
+    "CS": ("Coauthor/CS/raw/ms_academic_cs.npz", "ms_academic_cs.npz"),
+    "Physics": ("Coauthor/Physics/raw/ms_academic_phy.npz", "ms_academic_phy.npz"),
+}
+_CPF = {
+    "cora": ("cpf/cora.npz", "cora.npz"),
+    "citeseer": ("cpf/citeseer.npz", "citeseer.npz"),
+    "pubmed": ("cpf/pubmed.npz", "pubmed.npz"),
+    "a-computer": _AMAZON["Computers"],
+    "a-photo": _AMAZON["Photo"],
+}
+_PLANETOID = ("Cora", "CiteSeer", "PubMed")
+_OGBN = ("arxiv", "products")
+
+
+def dataset_names() -> list[str]:
+    """Every name `load_graph` knows."""
+    families = {"cpf": _CPF, "planetoid": _PLANETOID, "amazon": _AMAZON, "coauthor": _COAUTHOR, "ogbn": _OGBN}
+    return ["digits", *(f"{family}:{name}" for family, names in families.items() for name in names)]
+
+
+def data_root(root: Path | None = None) -> Path:
+    """The folder of raw files: `root`, else `GRAPH2MLP_DATA`, else `./data`."""
+    return root or Path(os.environ.get("GRAPH2MLP_DATA") or "data")
+
+
+def load_graph(name: str, *, root: Path | None = None, seed: int = 0, download: bool = True) -> GraphData:
+    """The graph called `name` with the split of `seed`, or the graph in the file `name`.
+
+    Raises:
+        DataError: the name is unknown, or raw files are missing and cannot be downloaded.
+    """
+    if name == "digits":
+        return digits(seed)
+    path = Path(name)
+    if path.suffix or path.exists():
+        return _load_file(path, seed)
+    if name not in dataset_names():
+        raise DataError(f"Unknown graph '{name}'. {suggest(name, dataset_names())}")
+    family, short = name.split(":")
+    base = data_root(root)
+    if family == "planetoid":
+        folder = base / "Planetoid" / short / "raw"
+        _ensure(folder / f"ind.{short.lower()}.graph", lambda: _download_planetoid(folder, short), download)
+        raw, split = read_planetoid(folder, short.lower())
+        return raw.graph(name, split)
+    if family == "ogbn":
+        folder = base / f"ogbn_{short}"
+        _ensure(folder / "raw" / "edge.csv.gz", lambda: download_ogb(folder), download)
+        raw, split = read_ogb(folder)
+        return raw.graph(name, split)
+    below, source = {"cpf": _CPF, "amazon": _AMAZON, "coauthor": _COAUTHOR}[family][short]
+    file = base / below
+    _ensure(file, lambda: _download_file(f"{_GNN_BENCHMARK}/{source}", file), download)
+    raw = read_raw(file).undirected()
+    if family == "cpf":
+        raw = raw.largest_component()
+    return raw.graph(name, per_class_split(raw.labels, seed))
+
+
+def _load_file(path: Path, seed: int) -> GraphData:
+    if not path.exists():
+        raise DataError(f"No such graph file: {path}. {suggest(str(path), dataset_names())}")
+    if path.suffix != ".npz":
+        raise DataError(f"Cannot read {path}: expected an .npz file with x, edge_index and y, or a known graph name.")
+    return read_graph(path, seed)
+
+
+def _ensure(file: Path, fetch: Callable[[], None], download: bool) -> None:
+    if file.exists():
+        return
+    where = f"Looked for {file}. Set --root or GRAPH2MLP_DATA to the folder that holds the raw files."
+    if not download:
+        raise DataError(f"Raw files are missing. {where}")
+    try:
+        fetch()
+    except (OSError, ValueError) as error:  # no network, refused, or not writable
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"Raw files are missing and could not be downloaded ({reason}). {where}") from None
+
+
+def _download_planetoid(folder: Path, name: str) -> None:
+    from torch_geometric.datasets import Planetoid
+
+    # Only PyG's address is used, not its reader, which trusts the files and makes them dense.
+    for part in ("tx", "allx", "y", "ty", "ally", "graph", "test.index"):
+        _download_file(f"{Planetoid.url}/ind.{name.lower()}.{part}", folder / f"ind.{name.lower()}.{part}")
+
+
+def _download_file(url: str, file: Path) -> None:
+    from torch_geometric.data import download_url
+
+    with tempfile.TemporaryDirectory() as folder:
+        download_url(url, folder, log=False, filename=file.name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(file) as temporary:
+            shutil.copyfile(Path(folder) / file.name, temporary)

@@ -1,0 +1,158 @@
+"""`GraphData`: the only gate for input. What passes here is valid, and nobody checks again."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from graph2mlp.data.features import Features, as_tensor, take_rows
+from graph2mlp.data.splits import Split
+from graph2mlp.errors import DataError
+
+__all__ = ["HIDDEN_LABEL", "GraphData", "csr_neighbours"]
+
+HIDDEN_LABEL = -1
+"""The label of a node whose class is unknown, or must not be read in training."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class GraphData:
+    """A graph for node classification: N nodes, E directed edges, F features, C classes.
+
+    Shapes: `x [N, F]` float32, dense or torch CSR; `edge_index [2, E]` int64 (source, target; an undirected edge is
+    stored both ways); `y [N]` int64, `HIDDEN_LABEL` where unknown; `node_ids [N]` int64: the id of each node in the
+    graph it was cut from, its own position unless this is a subgraph.
+
+    Raises:
+        DataError: anything is of the wrong shape or type, out of range, not finite, or contradictory.
+    """
+
+    name: str
+    x: Tensor
+    edge_index: Tensor
+    y: Tensor
+    split: Split
+    class_names: tuple[str, ...]
+    node_ids: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+
+    def __post_init__(self) -> None:
+        if not self.node_ids.numel():
+            object.__setattr__(self, "node_ids", torch.arange(self.num_nodes))
+        self._check_features()
+        self._check_edges()
+        self._check_labels()
+        self.split.check(self.num_nodes)
+        labelled = self.y[torch.cat([self.split.train, self.split.val])]
+        if bool((labelled == HIDDEN_LABEL).any()):
+            raise DataError(f"Graph '{self.name}': a training or validation node has no label.")
+
+    @property
+    def num_nodes(self) -> int:
+        return self.x.size(0)
+
+    @property
+    def num_edges(self) -> int:
+        return self.edge_index.size(1)
+
+    @property
+    def num_features(self) -> int:
+        return self.x.size(1)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether the features are stored as CSR."""
+        return self.x.layout == torch.sparse_csr
+
+    def features(self, ids: Tensor | None = None) -> Features:
+        """Feature rows of nodes `ids` (all when None): dense `[B, F]`, or `SparseRows` for a sparse graph."""
+        return take_rows(self.x, ids)
+
+    def observed(self) -> GraphData:
+        """What training may see: unseen nodes and their edges are gone, labels outside train and val are hidden.
+
+        Nodes keep their order; `node_ids` says which node of this graph each one is.
+        """
+        keep = torch.ones(self.num_nodes, dtype=torch.bool)
+        keep[self.split.unseen] = False
+        position = torch.full((self.num_nodes,), -1, dtype=torch.long)
+        position[keep] = torch.arange(int(keep.sum()))
+        edges = position[self.edge_index]
+        y = torch.full_like(self.y, HIDDEN_LABEL)
+        for part in (self.split.train, self.split.val):
+            y[part] = self.y[part]
+        kept = torch.nonzero(keep).squeeze(1)
+        return replace(
+            self,
+            x=_subset(self.x, kept),
+            edge_index=edges[:, (edges >= 0).all(0)],
+            y=y[kept],
+            split=self.split.relabel(position),
+            node_ids=self.node_ids[kept],
+        )
+
+    def fingerprint(self) -> str:
+        """A short hash of everything a teacher or a structure encoder can depend on."""
+        digest = hashlib.blake2b(digest_size=16)
+        x = (self.x.crow_indices(), self.x.col_indices(), self.x.values()) if self.is_sparse else (self.x,)
+        for tensor in (*x, self.edge_index, self.y, self.node_ids, *self.split.parts().values()):
+            digest.update(f"{tensor.dtype}{list(tensor.shape)}".encode())
+            digest.update(tensor.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def _fail(self, message: str) -> None:
+        raise DataError(f"Graph '{self.name}': {message}")
+
+    def _check_features(self) -> None:
+        if self.x.dim() != 2 or self.x.dtype != torch.float32:
+            self._fail(f"features must be float32 [nodes, features], got {self.x.dtype} {list(self.x.shape)}.")
+        if not self.num_nodes or not self.num_features:
+            self._fail(f"features are empty, got shape {list(self.x.shape)}.")
+        values = self.x.values() if self.is_sparse else self.x
+        if not bool(torch.isfinite(values).all()):
+            count = int((~torch.isfinite(values)).sum())
+            self._fail(f"{count} feature values are NaN or infinite. Clean or impute them first.")
+
+    def _check_edges(self) -> None:
+        edges = self.edge_index
+        if edges.dim() != 2 or edges.size(0) != 2 or edges.dtype != torch.long:
+            self._fail(f"edge_index must be int64 [2, edges], got {edges.dtype} {list(edges.shape)}.")
+        if edges.numel() and (int(edges.min()) < 0 or int(edges.max()) >= self.num_nodes):
+            bad = int(edges[(edges < 0) | (edges >= self.num_nodes)][0])
+            self._fail(f"an edge names node {bad}, but nodes run from 0 to {self.num_nodes - 1}.")
+
+    def _check_labels(self) -> None:
+        if self.y.shape != (self.num_nodes,) or self.y.dtype != torch.long:
+            self._fail(f"labels must be int64 [{self.num_nodes}], got {self.y.dtype} {list(self.y.shape)}.")
+        if self.num_classes < 2:
+            self._fail(f"classification needs at least 2 classes, got {self.num_classes}.")
+        low, high = int(self.y.min()), int(self.y.max())
+        if low < HIDDEN_LABEL or high >= self.num_classes:
+            self._fail(f"labels must be 0 to {self.num_classes - 1} (or -1, unknown), got {low} to {high}.")
+
+
+def csr_neighbours(edge_index: Tensor, num_nodes: int, *, self_loops: bool = False) -> tuple[Tensor, Tensor]:
+    """In-neighbours as CSR `(pointer [N + 1], neighbours [E])`: node i has `neighbours[pointer[i]:pointer[i + 1]]`.
+
+    Repeated edges are kept once, in ascending order, so the result depends on the graph only. Self-loops are left out,
+    or with `self_loops` every node has one.
+    """
+    source, target = edge_index[:, edge_index[0] != edge_index[1]]
+    if self_loops:
+        every = torch.arange(num_nodes)
+        source, target = torch.cat([source, every]), torch.cat([target, every])
+    key = torch.unique(target * num_nodes + source)  # sorted by target, then source
+    target, source = key // num_nodes, key % num_nodes
+    pointer = torch.zeros(num_nodes + 1, dtype=torch.long)
+    pointer[1:] = torch.cumsum(torch.bincount(target, minlength=num_nodes), 0)
+    return pointer, source
+
+
+def _subset(x: Tensor, ids: Tensor) -> Tensor:
+    return as_tensor(take_rows(x, ids))

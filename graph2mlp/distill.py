@@ -1,0 +1,270 @@
+"""The pipeline: graph -> teacher -> structure -> student -> run folder. Each stage is kept, so a run can go on."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from graph2mlp import __version__
+from graph2mlp.atomic import write_json, write_text
+from graph2mlp.config import RunConfig, load_config
+from graph2mlp.console import Reporter
+from graph2mlp.data.graph import GraphData
+from graph2mlp.errors import Graph2MLPError, KnowledgeError, RunError
+from graph2mlp.evaluation import evaluate_knowledge, evaluate_student, evaluate_teacher, student_agreement
+from graph2mlp.measure import peak_rss_mb
+from graph2mlp.methods.base import Stage
+from graph2mlp.methods.mlp import MLP
+from graph2mlp.run import SCHEMA, Run, open_run, run_graph, save_student
+from graph2mlp.structure import encode_structure
+from graph2mlp.structure.table import StructureTable
+from graph2mlp.students.base import Student, StudentSpec
+from graph2mlp.teachers.cache import obtain_teacher, save_teacher
+from graph2mlp.teachers.extract import weights_fingerprint
+from graph2mlp.teachers.knowledge import TeacherKnowledge
+from graph2mlp.training.checkpoint import Checkpoint
+from graph2mlp.training.journal import Journal
+from graph2mlp.training.loop import Fitted
+from graph2mlp.training.metrics import accuracy
+from graph2mlp.training.student import train_student
+
+__all__ = ["Inputs", "claim_folder", "distill", "read_inputs"]
+
+
+@dataclass(frozen=True)
+class _Cost:
+    """Seconds of wall clock, and of this process's CPU time."""
+
+    wall: float
+    cpu: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Teaching:
+    """What the student learns from, and how good that is."""
+
+    knowledge: tuple[TeacherKnowledge, ...]
+    summary: dict[str, Any] | None
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What a run reads before it writes: the full graph, what training may see of it, knowledge from files."""
+
+    graph: GraphData
+    observed: GraphData
+    knowledge: tuple[TeacherKnowledge, ...]
+
+
+def read_inputs(config: RunConfig, files: Sequence[Path] = ()) -> Inputs:
+    """Read and check everything a run depends on, so that a mistake costs nothing.
+
+    Raises:
+        Graph2MLPError: the graph or a knowledge file is missing, damaged, or they do not fit together.
+    """
+    graph = run_graph(config)
+    knowledge = tuple(TeacherKnowledge.load(file) for file in files)
+    observed = graph.observed()
+    for file, one in zip(files, knowledge, strict=True):
+        if bool(torch.isin(one.node_ids, graph.split.unseen).any()):
+            raise KnowledgeError(
+                f"{file} speaks of nodes that are unseen in the production setting with seed {config.seed}. "
+                "Extract it from the observed graph only."
+            )
+        one.aligned(observed)
+    return Inputs(graph, observed, knowledge)
+
+
+def claim_folder(out: Path, config: RunConfig, *, force: bool, resume: bool) -> bool:
+    """Make `out` the folder of this run; whether it is new.
+
+    Raises:
+        RunError: it exists and is neither to be replaced nor continued, or was made with other settings.
+    """
+    settings = out / "config.toml"
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        if resume and settings.exists():
+            if load_config(settings) != config:
+                raise RunError(f"{out} was started with other settings (see {settings}). Resume with the same ones.")
+            return False
+        if not force:
+            raise RunError(f"{out} exists. Choose another --out, replace it with --force, or go on with --resume.")
+        if not settings.exists():
+            raise RunError(
+                f"{out} exists and is not a run folder, so --force will not delete it. Choose another --out."
+            )
+        shutil.rmtree(out)
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(settings, config.to_toml())
+    return True
+
+
+def distill(
+    config: RunConfig,
+    out: Path,
+    *,
+    knowledge_files: Sequence[Path] = (),
+    reporter: Reporter | None = None,
+    force: bool = False,
+    resume: bool = False,
+) -> Run:
+    """Run every stage of `config` into the folder `out`; with `resume`, go on from what is already there.
+
+    The folder is finished when `result.json` is in it, which is written last. A new folder of a run that fails by a
+    mistake of ours or the user's is removed; one that was interrupted stays, to be resumed.
+    """
+    inputs = read_inputs(config, knowledge_files)
+    new = claim_folder(out, config, force=force, resume=resume)
+    if (out / "result.json").exists():
+        return open_run(out)
+    try:
+        _run_stages(config, inputs, out, reporter or Reporter())
+    except Graph2MLPError:
+        if new:
+            shutil.rmtree(out)
+        raise
+    return open_run(out)
+
+
+def _run_stages(config: RunConfig, inputs: Inputs, out: Path, reporter: Reporter) -> None:
+    graph, observed = inputs.graph, inputs.observed
+    journal = Journal(out / "metrics.jsonl")
+    teaching = _teach(config, inputs, out, journal, reporter)
+    table, structure_cost = _structure(config, observed, graph.num_nodes, out, reporter)
+    stage = Stage(graph=observed, teachers=teaching.knowledge, structure=table, train=config.train, seed=config.seed)
+    spec = StudentSpec(
+        features=graph.num_features,
+        structure=table.width if table else 0,
+        classes=graph.num_classes,
+        **asdict(config.student),
+    )
+    with reporter.training(f"student ({config.method})", config.train.epochs) as progress:
+        checkpoint = Checkpoint(out / "checkpoint" / "student.safetensors")
+        log = journal.stage("student", progress)
+        student, fitted = train_student(config.hyper, spec, stage, log=log, checkpoint=checkpoint)
+    save_student(student, out / "student.safetensors")
+    control = _control(config, spec, stage, journal, reporter)
+    save_student(control, out / "mlp.safetensors")
+    result = _result(config, graph, teaching, table, student, fitted, control, structure_cost)
+    write_json(out / "result.json", result)
+    shutil.rmtree(out / "checkpoint", ignore_errors=True)
+
+
+def _teach(config: RunConfig, inputs: Inputs, out: Path, journal: Journal, reporter: Reporter) -> _Teaching:
+    graph, observed = inputs.graph, inputs.observed
+    if inputs.knowledge:
+        for number, one in enumerate(inputs.knowledge):
+            one.save(out / "knowledge" / f"{number}-{one.name}.safetensors")
+        aligned = tuple(one.aligned(observed) for one in inputs.knowledge)
+        first = aligned[0]
+        val = accuracy(first.logits[observed.split.val], observed.y[observed.split.val])
+        summary = {"name": first.name, "parameters": None, "val": val, **evaluate_knowledge(first, graph)}
+        return _Teaching(aligned, summary, 0.0)
+    if not config.hyper.needs_teacher:
+        return _Teaching((), None, 0.0)
+    with reporter.training(f"teacher ({config.teacher.name})", config.teacher.epochs) as progress:
+        trained = obtain_teacher(
+            observed,
+            config.teacher,
+            seed=config.seed,
+            log=lambda name: journal.stage(f"teacher {name}", progress),
+            checkpoints=out / "checkpoint",
+        )
+    trained.knowledge.save(out / "knowledge" / f"{config.teacher.name}.safetensors")
+    save_teacher(trained.model, out / "teacher.safetensors")
+    summary = {
+        "name": config.teacher.name,
+        "parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
+        "val": trained.val,
+        "cached": trained.cached,
+        **evaluate_teacher(trained.model, trained.knowledge, graph),
+    }
+    return _Teaching((trained.knowledge.aligned(observed),), summary, trained.seconds)
+
+
+def _structure(
+    config: RunConfig, observed: GraphData, num_nodes: int, out: Path, reporter: Reporter
+) -> tuple[StructureTable | None, _Cost]:
+    if not config.hyper.reads_structure:
+        return None, _Cost(0.0, 0.0)
+    started, cpu_started = time.perf_counter(), time.process_time()
+    encoder, dim = config.structure.encoder, config.structure.dim
+    with reporter.work(f"structure ({encoder})"):
+        table = encode_structure(observed, encoder, dim=dim, seed=config.seed, num_nodes=num_nodes)
+    table.save(out / "structure.safetensors")
+    return table, _Cost(time.perf_counter() - started, time.process_time() - cpu_started)
+
+
+def _control(config: RunConfig, spec: StudentSpec, stage: Stage, journal: Journal, reporter: Reporter) -> Student:
+    """The plain MLP of the student's shape, on features and labels alone: what distillation is measured against."""
+    # Trained by its own settings, unless this run is the plain MLP and the user may have chosen others.
+    train = config.train if config.method == "mlp" else replace(stage.train, **MLP.defaults["train"])
+    plain = replace(stage, teachers=(), structure=None, train=train)
+    shape = replace(spec, structure=0, structure_dropout=0.0)
+    if config.method != "mlp":
+        shape = replace(shape, input_dropout=0.0)
+    with reporter.training("plain MLP", train.epochs) as progress:
+        student, _fitted = train_student(MLP(), shape, plain, log=journal.stage("mlp", progress))
+    return student
+
+
+def _result(
+    config: RunConfig,
+    graph: GraphData,
+    teaching: _Teaching,
+    table: StructureTable | None,
+    student: Student,
+    fitted: Fitted,
+    control: Student,
+    structure_cost: _Cost,
+) -> dict[str, Any]:
+    agree = student_agreement(student, teaching.knowledge[0], graph, table) if teaching.knowledge else None
+    return {
+        "schema": SCHEMA,
+        "graph": {
+            "name": graph.name,
+            "nodes": graph.num_nodes,
+            "edges": graph.num_edges,
+            "features": graph.num_features,
+            "classes": graph.num_classes,
+        },
+        "method": config.method,
+        "setting": config.setting,
+        "regime": student.regime,
+        "seed": config.seed,
+        "teacher": teaching.summary,
+        "student": {
+            "layers": student.spec.layers,
+            "hidden": student.spec.hidden,
+            "parameters": student.num_parameters,
+            "val": fitted.best.accuracy,
+            **evaluate_student(student, graph, table),
+            "agreement": agree,
+            "epochs": fitted.epochs,
+        },
+        "mlp": {"parameters": control.num_parameters, **evaluate_student(control, graph, None)},
+        "seconds": {"teacher": teaching.seconds, "structure": structure_cost.wall, "student": fitted.seconds},
+        "cpu_seconds": {"structure": structure_cost.cpu, "student": fitted.cpu_seconds},
+        "peak_rss_mb": peak_rss_mb(),
+        "fingerprint": weights_fingerprint(student),
+        "versions": _versions(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {"graph2mlp": __version__, "python": platform.python_version()}
+    for package in ("torch", "torch-geometric", "numpy", "scipy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError as error:  # pragma: no cover  (the extra is incomplete)
+            raise Graph2MLPError(f"The installation is incomplete: {error}") from None
+    return found

@@ -1,0 +1,68 @@
+"""The final report of a run: the only place where test labels are read."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from graph2mlp.data.graph import GraphData
+from graph2mlp.structure.table import StructureTable
+from graph2mlp.students.base import Student
+from graph2mlp.teachers.knowledge import TeacherKnowledge
+from graph2mlp.teachers.models import Teacher
+from graph2mlp.training.metrics import accuracy, agreement
+from graph2mlp.training.student import answer
+
+__all__ = ["PRODUCTION_SHARES", "evaluate_knowledge", "evaluate_student", "evaluate_teacher", "student_agreement"]
+
+PRODUCTION_SHARES = {"tran": 0.8, "ind": 0.2}
+"""The production mix: four requests in five are for observed nodes."""
+
+
+def evaluate_student(student: Student, graph: GraphData, table: StructureTable | None) -> dict[str, float]:
+    """Accuracy per setting: `test`, or `tran`, `ind`, `prod`, `cold` when the split has unseen nodes."""
+    split = graph.split
+    seen = accuracy(answer(student, graph, table, split.test), graph.y[split.test])
+    if not split.unseen.numel():
+        return {"test": seen}
+    labels = graph.y[split.unseen]
+    ind, cold = (accuracy(answer(student, graph, table, split.unseen, cold=cold), labels) for cold in (False, True))
+    return _production(seen, ind, cold)
+
+
+def evaluate_knowledge(knowledge: TeacherKnowledge, graph: GraphData) -> dict[str, float]:
+    """Accuracy of a teacher's recorded logits on the observed test nodes; unseen nodes need the network itself."""
+    seen = accuracy(knowledge.logits[knowledge.rows(graph.node_ids[graph.split.test])], graph.y[graph.split.test])
+    return {"tran" if graph.split.unseen.numel() else "test": seen}
+
+
+@torch.no_grad()
+def evaluate_teacher(teacher: Teacher, knowledge: TeacherKnowledge, graph: GraphData) -> dict[str, float]:
+    """Accuracy per setting. Unseen nodes are attached by their edges to observed nodes (`ind`), or by none (`cold`)."""
+    seen = evaluate_knowledge(knowledge, graph)
+    unseen = graph.split.unseen
+    if not unseen.numel():
+        return seen
+    hidden = torch.zeros(graph.num_nodes, dtype=torch.bool)
+    hidden[unseen] = True
+    ends = hidden[graph.edge_index]
+
+    def ask(kept: Tensor) -> float:
+        adjacency = teacher.adjacency(graph.edge_index[:, kept], graph.num_nodes)
+        logits, _hidden = teacher(graph.features(), adjacency)
+        return accuracy(logits[unseen], graph.y[unseen])
+
+    return _production(seen["tran"], ask(~ends.all(0)), ask(~ends.any(0)))
+
+
+def student_agreement(
+    student: Student, knowledge: TeacherKnowledge, graph: GraphData, table: StructureTable | None
+) -> float:
+    """Share of observed test nodes on which student and teacher name the same class."""
+    test = graph.split.test
+    return agreement(answer(student, graph, table, test), knowledge.logits[knowledge.rows(graph.node_ids[test])])
+
+
+def _production(tran: float, ind: float, cold: float) -> dict[str, float]:
+    mix = PRODUCTION_SHARES["tran"] * tran + PRODUCTION_SHARES["ind"] * ind
+    return {"tran": tran, "ind": ind, "prod": mix, "cold": cold}

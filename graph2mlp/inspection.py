@@ -1,0 +1,128 @@
+"""What a path holds: bundle, run, knowledge file, structure table or graph, and whether it is intact."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import asdict
+from pathlib import Path
+
+from graph2mlp.errors import DataError, require
+
+__all__ = ["describe"]
+
+Rows = list[list[str]]
+
+
+def describe(path: Path) -> tuple[str, Rows]:
+    """A title, and (name, value) rows. Bundles are described without torch.
+
+    Raises:
+        Graph2MLPError: it is damaged, or not one of ours.
+    """
+    if not path.exists():
+        raise DataError(f"No such file or folder: {path}. Expected a graph, a knowledge file, a run or a bundle.")
+    if (path / "bundle.json").exists() or _is_bundle_zip(path):
+        return _bundle(path)
+    require("torch", extra="distill", purpose="graph2mlp inspect, for anything but a bundle,")
+    if (path / "config.toml").exists() or (path / "result.json").exists():
+        return _run(path)
+    if path.suffix == ".safetensors":
+        return _knowledge(path)
+    if path.is_dir():
+        raise DataError(f"{path} is neither a run (no config.toml) nor a bundle (no bundle.json).")
+    return _graph(path)
+
+
+def _is_bundle_zip(path: Path) -> bool:
+    # An .npz file is a zip too; only a bundle has this member.
+    if not path.is_file() or not zipfile.is_zipfile(path):
+        return path.suffix == ".zip"
+    with zipfile.ZipFile(path) as archive:
+        return "bundle.json" in archive.namelist()
+
+
+def _bundle(path: Path) -> tuple[str, Rows]:
+    from graph2mlp.export.bundle import open_bundle
+    from graph2mlp.export.runtime import Predictor
+
+    bundle = open_bundle(path)
+    about = bundle.manifest
+    check = Predictor(bundle).self_check()
+    inputs = ", ".join(f"{spec.name} [{', '.join(map(str, spec.shape))}] {spec.dtype}" for spec in about.inputs)
+    student = ", ".join(f"{key} {value}" for key, value in asdict(about.student).items())
+    metrics = ", ".join(f"{name} {100 * value:.2f} %" for name, value in about.metrics.items())
+    return f"Bundle {path}", [
+        ["task", f"{about.task}, {len(about.class_names)} classes"],
+        ["regime", about.regime],
+        ["student", student],
+        ["inputs", inputs],
+        ["preset", about.preset],
+        ["accuracy of this file", metrics],
+        ["size", f"{bundle.size / 1024:.0f} KiB"],
+        ["checksums", "intact"],
+        ["self-check", check.summary()],
+    ]
+
+
+def _run(path: Path) -> tuple[str, Rows]:
+    from graph2mlp.run import open_run
+
+    run = open_run(path)
+    student, result = run.student(), run.result
+    parts = [f"{one.name} ({len(one.node_ids)} nodes)" for one in run.knowledge()]
+    table = run.structure()
+    scores = ", ".join(
+        f"{key} {100 * result['student'][key]:.2f} %"
+        for key in ("val", "test", "tran", "ind", "prod", "cold")
+        if key in result["student"]
+    )
+    graph = result["graph"]
+    return f"Run {path}", [
+        ["graph", f"{graph['name']}: {graph['nodes']} nodes, {graph['edges']} edges, {graph['classes']} classes"],
+        ["method", f"{result['method']}, {result['setting']}, seed {result['seed']}"],
+        ["student", f"{student.regime} regime, {student.num_parameters:,} parameters; {scores}"],
+        ["knowledge", ", ".join(parts) or "none"],
+        ["structure", f"{table.encoder}, {table.width} wide" if table else "none"],
+        ["files", "intact"],
+    ]
+
+
+def _knowledge(path: Path) -> tuple[str, Rows]:
+    from graph2mlp.teachers.knowledge import TeacherKnowledge
+
+    one = TeacherKnowledge.load(path)
+    hidden = ", ".join(f"{name} {tensor.size(1)} wide" for name, tensor in one.hidden.items())
+    return f"Knowledge {path}", [
+        ["teacher", one.name],
+        ["nodes", str(len(one.node_ids))],
+        ["classes", str(one.logits.size(1))],
+        ["hidden layers", hidden or "none"],
+        ["graph", one.graph],
+        ["weights", one.weights],
+    ]
+
+
+def _graph(path: Path) -> tuple[str, Rows]:
+    import torch
+
+    from graph2mlp.data.datasets import load_graph
+    from graph2mlp.data.graph import csr_neighbours
+
+    graph = load_graph(str(path))
+    pointer, _neighbours = csr_neighbours(graph.edge_index, graph.num_nodes)
+    degree = pointer.diff()
+    source, target = graph.edge_index
+    same = (graph.y[source] == graph.y[target]).float().mean() if graph.num_edges else torch.tensor(float("nan"))
+    parts = ", ".join(f"{name} {len(part)}" for name, part in graph.split.parts().items() if len(part))
+    return f"Graph {path}", [
+        ["nodes", str(graph.num_nodes)],
+        ["edges", f"{graph.num_edges} directed"],
+        ["features", f"{graph.num_features}, {'sparse' if graph.is_sparse else 'dense'}"],
+        ["classes", str(graph.num_classes)],
+        ["split", parts],
+        [
+            "degree",
+            f"mean {degree.float().mean():.1f}, largest {int(degree.max())}, {int((degree == 0).sum())} isolated",
+        ],
+        ["homophily", f"{same:.2f} of the edges join equal labels"],
+    ]

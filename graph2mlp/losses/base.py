@@ -1,0 +1,69 @@
+"""`LossTerm`: a function of batch and output that says what it needs and owns its training-only heads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from graph2mlp.data.graph import HIDDEN_LABEL
+from graph2mlp.students.base import StudentInput, StudentOutput
+
+__all__ = ["Batch", "LossTerm", "LossTerms", "TeacherRows"]
+
+
+@dataclass(frozen=True, eq=False)
+class TeacherRows:
+    """What one teacher says of the rows of a batch: `logits [B, C]`, last hidden layer `hidden [B, D_T]` or None."""
+
+    logits: Tensor
+    hidden: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """B training rows. `ids [B]` are positions in the observed graph; `labels [B]` are `HIDDEN_LABEL` off the training
+    set, so no loss can read a validation or test label.
+    """
+
+    ids: Tensor
+    inputs: StudentInput
+    labels: Tensor
+    teachers: tuple[TeacherRows, ...] = ()
+
+    def labelled(self) -> Tensor:
+        """Rows with a training label, `[B]` bool."""
+        return self.labels != HIDDEN_LABEL
+
+    def first(self, count: int) -> Batch:
+        """What the first `count` rows are compared with; their inputs are not cut, since the caller holds them."""
+        teachers = tuple(
+            TeacherRows(rows.logits[:count], None if rows.hidden is None else rows.hidden[:count])
+            for rows in self.teachers
+        )
+        return Batch(self.ids[:count], self.inputs, self.labels[:count], teachers)
+
+
+class LossTerm(nn.Module):
+    """One term of an objective: `forward(batch, out) -> scalar`.
+
+    It never runs a model and never weighs itself. `needs` names what must be in the batch: any of `labels`,
+    `teacher.logits`, `teacher.hidden`. Trainable heads live inside the term, so they cannot reach an export.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    def forward(self, batch: Batch, out: StudentOutput) -> Tensor:
+        raise NotImplementedError
+
+
+LossTerms: TypeAlias = Mapping[str, tuple[float, LossTerm]]
+"""Name -> (weight, term). A term of weight 0 must be left out: even an all-zero gradient moves Adam with decay."""
+
+
+def no_rows(out: StudentOutput) -> Tensor:
+    """Zero with a gradient path, for a batch that holds no row of the wanted kind."""
+    return out.logits.sum() * torch.zeros((), device=out.logits.device)

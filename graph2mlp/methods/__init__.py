@@ -1,0 +1,37 @@
+"""Methods by name. One file per paper; one line here makes it known, and loads nothing until it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from graph2mlp.errors import ConfigError, suggest
+
+if TYPE_CHECKING:
+    from graph2mlp.methods.base import Method
+
+__all__ = ["METHODS", "method_class"]
+
+METHODS: Mapping[str, str] = MappingProxyType(
+    {
+        "mlp": "graph2mlp.methods.mlp:MLP",
+        "glnn": "graph2mlp.methods.glnn:GLNN",
+        "nosmog": "graph2mlp.methods.nosmog:NOSMOG",
+        "gsdn": "graph2mlp.methods.gsdn:GSDN",
+    }
+)
+
+
+def method_class(name: str) -> type[Method]:
+    """The class of the method called `name`.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in METHODS:
+        raise ConfigError(f"Unknown method '{name}'. {suggest(name, METHODS)}")
+    module, cls = METHODS[name].split(":")
+    found: type[Method] = getattr(import_module(module), cls)
+    return found

@@ -1,0 +1,118 @@
+"""`Method`: a paper's hyper-parameters and the hooks it changes. The next method is one file and one line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, TypeAlias
+
+import torch
+
+from graph2mlp.data.graph import GraphData
+from graph2mlp.errors import ConfigError
+from graph2mlp.losses.base import LossTerms
+from graph2mlp.structure.table import StructureTable
+from graph2mlp.students.base import Student, StudentSpec
+from graph2mlp.students.mlp import MLPStudent
+from graph2mlp.teachers.knowledge import TeacherKnowledge
+
+__all__ = ["Method", "Settings", "Stage", "Team", "TrainConfig"]
+
+Settings: TypeAlias = Mapping[str, Mapping[str, Any]]
+"""Settings by group: `{"train": {"lr": 0.01}}`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How long and how fast a student learns."""
+
+    lr: float = 0.01
+    """Adam step size."""
+    weight_decay: float = 5e-4
+    """L2 penalty."""
+    batch_size: int = 512
+    """Rows per step; the last batch of an epoch may be smaller and is not dropped."""
+    epochs: int = 200
+    """Passes over the training rows at most."""
+    patience: int = 50
+    """Epochs without a better validation score before stopping."""
+    burn_in: int = 0
+    """Epochs at the start that are never kept: with few validation nodes an early one can score best by luck."""
+    as_unseen: float = 0.0
+    """Share of training rows whose structure is that of an unseen node: the mean of its neighbours, not its own."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "epochs", "patience"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"train.{name} must be at least 1 (got {getattr(self, name)})")
+        if self.burn_in < 0:
+            raise ConfigError(f"train.burn_in must not be negative (got {self.burn_in})")
+        if not 0 <= self.as_unseen < 1:
+            raise ConfigError(f"train.as_unseen must be in [0, 1) (got {self.as_unseen})")
+        if not 0 < self.lr < math.inf:
+            raise ConfigError(f"train.lr must be positive (got {self.lr})")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ConfigError(f"train.weight_decay must not be negative (got {self.weight_decay})")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Stage:
+    """What a student may see while it learns: the observed graph, and everything aligned with its rows.
+
+    `graph` has no unseen node and no label outside train and val. `teachers` speak of its rows in order; `structure`
+    covers the ids of the full graph, or is None for students that read features only.
+    """
+
+    graph: GraphData
+    teachers: tuple[TeacherKnowledge, ...]
+    structure: StructureTable | None
+    train: TrainConfig
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class Team:
+    """Who trains, and on what: the players of the loop, and one epoch of batches at each call."""
+
+    players: list[Any]
+    batches: Callable[[], Iterable[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """Base of every method. Fields are the paper's hyper-parameters; hooks have defaults that fit most papers.
+
+    Class variables: `paper`, `needs_teacher`, `reads_structure` (the student's regime), and `defaults`, the settings of
+    other groups (student, train, structure) that the method prefers to the general ones.
+    """
+
+    paper: ClassVar[str] = ""
+    inference: ClassVar[str] = "The node's own features. No edges, no stored arrays."
+    needs_teacher: ClassVar[bool] = True
+    reads_structure: ClassVar[bool] = False
+    defaults: ClassVar[Settings] = {}
+
+    def prepare(self, stage: Stage) -> Stage:
+        """Change what the student learns from, before it is built (positions, generated graphs, assistants)."""
+        return stage
+
+    def student(self, spec: StudentSpec) -> Student:
+        """The network to train and export."""
+        return MLPStudent(spec)
+
+    def loss_terms(self, spec: StudentSpec) -> LossTerms:
+        """Weighted terms of the ordinary objective; leave out a term of weight 0."""
+        return {}
+
+    def team(self, student: Student, stage: Stage, generator: torch.Generator) -> Team | None:
+        """Players and batches; None for ordinary training: one player that minimises `loss_terms` over nodes."""
+        return None
+
+    def finalize(self, student: Student, stage: Stage) -> Student:
+        """The network that is deployed, made from the one that was trained."""
+        return student
+
+    def without_teacher(self, stage: Stage) -> Stage:
+        """The stage of a method that must not look at a teacher, even when one is there."""
+        return stage if self.needs_teacher else replace(stage, teachers=())

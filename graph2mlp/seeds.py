@@ -1,0 +1,47 @@
+"""Several seeds of one configuration: a folder per seed, and their mean and deviation."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from graph2mlp.atomic import write_json
+from graph2mlp.config import RunConfig
+from graph2mlp.run import SCHEMA, Run
+
+__all__ = ["distill_seeds", "summarise"]
+
+
+def distill_seeds(
+    config: RunConfig, seeds: int, out: Path, run_one: Callable[[RunConfig, Path], Run]
+) -> dict[str, Any]:
+    """Seeds 0 to `seeds - 1` into `out/seed-<n>`; the summary is written to `out/result.json` when all are done."""
+    runs = [run_one(replace(config, seed=seed), out / f"seed-{seed}").result for seed in range(seeds)]
+    summary = summarise(runs)
+    write_json(out / "result.json", summary)
+    return summary
+
+
+def summarise(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """`{"schema", "runs", "mean", "std"}`; mean and population deviation of every number that varies with the seed."""
+    parts = ("teacher", "student", "mlp", "seconds", "cpu_seconds")
+    kept = {part: [run[part] for run in runs] for part in parts if all(run[part] is not None for run in runs)}
+    return {
+        "schema": SCHEMA,
+        "runs": list(runs),
+        "mean": {part: _each(values, statistics.fmean) for part, values in kept.items()},
+        "std": {part: _each(values, statistics.pstdev) for part, values in kept.items()},
+    }
+
+
+def _each(values: Sequence[dict[str, Any]], statistic: Callable[[list[float]], float]) -> dict[str, float]:
+    """The statistic of every key whose values are numbers in all runs."""
+    numeric = {
+        key
+        for key in values[0]
+        if all(isinstance(value.get(key), int | float) and not isinstance(value.get(key), bool) for value in values)
+    }
+    return {key: statistic([float(value[key]) for value in values]) for key in values[0] if key in numeric}

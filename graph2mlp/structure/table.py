@@ -1,0 +1,92 @@
+"""`StructureTable`: what a student knows about the edges, as one vector per node, and the rule for unseen nodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from graph2mlp.data.graph import GraphData, csr_neighbours
+from graph2mlp.errors import DataError
+
+__all__ = ["PAD", "StructureTable"]
+
+PAD = -1
+"""Fills a row of neighbour ids up to the longest row of its batch."""
+
+
+@dataclass(frozen=True, eq=False)
+class StructureTable:
+    """One structure vector per node id, and one rule that serves training and deployment alike.
+
+    A request is a list of node ids: `[i]` itself for a node of the table, the neighbours of a node that is not in it.
+    The answer is the mean of the known rows, `sum_j known_j rows_j / max(1, sum_j known_j)`: zeros when none is known.
+
+    Shapes: `rows [N, P]` float32, `known [N]` bool. A node without edges, or unseen in training, is not known; its row
+    is zero.
+    """
+
+    encoder: str
+    rows: Tensor
+    known: Tensor
+
+    def __post_init__(self) -> None:
+        if self.rows.dim() != 2 or self.known.shape != (len(self.rows),) or self.known.dtype != torch.bool:
+            raise DataError(
+                f"A structure table needs rows [N, P] and known [N] bool, got {list(self.rows.shape)} and "
+                f"{self.known.dtype} {list(self.known.shape)}."
+            )
+        if not bool(torch.isfinite(self.rows).all()):
+            raise DataError(f"The structure table of '{self.encoder}' holds NaN or infinite numbers.")
+
+    @property
+    def width(self) -> int:
+        return self.rows.size(1)
+
+    def for_known(self, ids: Tensor) -> Tensor:
+        """Rows of nodes in the table: `ids [B]` -> `[B, P]`."""
+        return self.rows[ids]
+
+    def for_unseen(self, neighbours: Tensor) -> Tensor:
+        """Mean over known neighbours: `neighbours [B, K]` int64, padded with `PAD` -> `[B, P]`."""
+        present = (neighbours != PAD) & self.known[neighbours]
+        total = (self.rows[neighbours] * present.unsqueeze(-1)).sum(1)
+        return total / present.sum(1, keepdim=True).clamp(min=1)
+
+    def neighbour_means(self, graph: GraphData) -> Tensor:
+        """What `for_unseen` would say of every node of the observed `graph`, were it new: `[N_observed, P]`."""
+        pointer, neighbours = csr_neighbours(graph.edge_index, graph.num_nodes)
+        known = self.known[graph.node_ids]
+        size = (graph.num_nodes, graph.num_nodes)
+        weight = known[neighbours].float()
+        adjacency = torch.sparse_csr_tensor(pointer, neighbours, weight, size, check_invariants=False)
+        with_count = torch.cat([self.rows[graph.node_ids], known.float().unsqueeze(1)], 1)
+        total: Tensor = adjacency @ with_count
+        return total[:, :-1] / total[:, -1:].clamp(min=1)
+
+    def save(self, path: Path) -> None:
+        """Write as safetensors, in one step."""
+        from safetensors.torch import save_file
+
+        from graph2mlp.atomic import atomic_path
+
+        with atomic_path(path) as temporary:
+            save_file({"rows": self.rows, "known": self.known}, temporary, {"encoder": self.encoder})
+
+    @classmethod
+    def load(cls, path: Path) -> StructureTable:
+        """Read what `save` wrote.
+
+        Raises:
+            DataError: the file is missing or damaged.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                return cls(metadata["encoder"], file.get_tensor("rows"), file.get_tensor("known"))
+        except (SafetensorError, OSError, KeyError) as error:
+            raise DataError(f"{path} is not a structure table ({error}). Run distill again.") from None

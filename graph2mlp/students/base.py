@@ -1,0 +1,120 @@
+"""`Student`: a network that cannot see edges, by construction: its input has no place for them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from graph2mlp.data.features import Features
+from graph2mlp.errors import ConfigError
+
+__all__ = ["Regime", "Student", "StudentConfig", "StudentInput", "StudentOutput", "StudentSpec"]
+
+Regime = Literal["features", "structure"]
+"""What a request must carry: the node's own features, or also its id (or its neighbours' ids)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentConfig:
+    """The shape of a student, whatever the graph."""
+
+    layers: int = 2
+    """Linear layers."""
+    hidden: int = 128
+    """Width of the hidden layers."""
+    dropout: float = 0.5
+    """Dropout after each activation."""
+    input_dropout: float = 0.0
+    """Dropout of single features (training only)."""
+    structure_dropout: float = 0.0
+    """Probability that a node's whole structure vector is zeroed (training only); teaches the cold start."""
+    norm: Literal["none", "batch"] = "none"
+    """Normalisation before each activation; batch normalisation is folded away at export."""
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "hidden"):
+            least = 2 if name == "layers" else 1
+            if getattr(self, name) < least:
+                raise ConfigError(f"student.{name} must be at least {least} (got {getattr(self, name)})")
+        for name in ("dropout", "input_dropout", "structure_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"student.{name} must be in [0, 1) (got {getattr(self, name)})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentSpec(StudentConfig):
+    """Everything that fixes a student; written beside its weights and enough to rebuild it."""
+
+    features: int
+    """F, width of the node features."""
+    structure: int = 0
+    """P, width of the structure vector; 0 for a student that reads features only."""
+    classes: int
+    """C."""
+
+
+@dataclass(frozen=True, eq=False)
+class StudentInput:
+    """One batch of requests: `features [B, F]`, and `structure [B, P]` for a student that reads structure."""
+
+    features: Features
+    structure: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class StudentOutput:
+    """`logits [B, C]` and the pre-activation outputs of the hidden layers, each `[B, D]`, first to last."""
+
+    logits: Tensor
+    hidden: tuple[Tensor, ...]
+
+
+class Student(nn.Module, ABC):
+    """`logits = head(embed(features, structure))`, where `embed` is affine in its inputs.
+
+    The split is a contract: because the first layer is affine, a structure table can be stored already multiplied by
+    its weights, sparse features never become dense, and perturbed or mixed inputs cost one addition behind it.
+    """
+
+    spec: StudentSpec
+
+    @property
+    def regime(self) -> Regime:
+        return "structure" if self.spec.structure else "features"
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    @property
+    @abstractmethod
+    def feature_weight(self) -> Tensor:
+        """`[F, D]`: `embed` adds `features @ feature_weight`."""
+
+    @property
+    @abstractmethod
+    def structure_weight(self) -> Tensor | None:
+        """`[P, D]`: `embed` adds `structure @ structure_weight`; None without structure."""
+
+    @abstractmethod
+    def embed(self, inputs: StudentInput) -> Tensor:
+        """The affine first layer: `[B, D]`."""
+
+    @abstractmethod
+    def trunk(self, embedded: Tensor) -> tuple[Tensor, ...]:
+        """Pre-activation outputs of the hidden layers, first to last; `embedded [B, D]` is the first of them."""
+
+    @abstractmethod
+    def classify(self, last: Tensor) -> Tensor:
+        """The last block: the last hidden layer `[B, D]` -> logits `[B, C]`."""
+
+    def head(self, embedded: Tensor) -> StudentOutput:
+        """Everything behind the first layer: `[B, D]` -> logits and hidden layers."""
+        hidden = self.trunk(embedded)
+        return StudentOutput(self.classify(hidden[-1]), hidden)
+
+    def forward(self, inputs: StudentInput) -> StudentOutput:
+        return self.head(self.embed(inputs))

@@ -1,0 +1,79 @@
+"""The tables that end a command."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from graph2mlp.console import table
+
+if TYPE_CHECKING:
+    from graph2mlp.latency import Row
+
+__all__ = ["latency_table", "result_table"]
+
+_SETTINGS = ("test", "tran", "ind", "prod", "cold")
+
+
+def result_table(result: dict[str, Any]) -> Table:
+    """Teacher, plain MLP and student side by side; mean and deviation for several seeds."""
+    many = "runs" in result
+    first = result["runs"][0] if many else result
+    means = result["mean"] if many else result
+    spread = result.get("std", {})
+    columns = [key for key in ("val", *_SETTINGS) if key in first["student"]]
+    teacher = first["teacher"]
+    rows = []
+    for part, name in (
+        ("teacher", f"teacher ({teacher['name']})" if teacher else ""),
+        ("mlp", "plain MLP"),
+        ("student", f"student ({first['method']})"),
+    ):
+        values = means.get(part)
+        if not values:
+            continue
+        cells = [_percent(values.get(key), spread.get(part, {}).get(key)) for key in columns]
+        parameters = first[part].get("parameters")
+        rows.append([name, *cells, f"{parameters:,}" if parameters else "-"])
+    graph = first["graph"]
+    seeds = f"{len(result['runs'])} seeds, mean ± deviation" if many else f"seed {first['seed']}"
+    title = f"{graph['name']}, {first['setting']}, {seeds}: accuracy in %"
+    student = first["student"]
+    note = f"student: {first['regime']} regime, {student['layers']} layers, {student['hidden']} wide"
+    return table(title, ["", *columns, "parameters"], rows, note=note)
+
+
+def _percent(value: float | None, spread: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{100 * value:.2f}" + (f" ± {100 * spread:.2f}" if spread is not None else "")
+
+
+def latency_table(rows: Sequence[Row]) -> Table:
+    """What each call costs, in microseconds, with the machine it was measured on below."""
+    from graph2mlp.measure import environment
+
+    cells = [
+        [
+            row.what + (" *" if row.noisy else ""),
+            str(row.batch),
+            str(row.n),
+            f"{row.p50_us:,.1f}",
+            f"{row.p95_us:,.1f}",
+            "-" if row.p99_us is None else f"{row.p99_us:,.1f}",
+            f"{row.cpu_us:,.1f}",
+            "-" if row.ratio is None else f"{row.ratio:,.1f}x",
+            f"{row.size_kb:,.0f}",
+            "-" if row.accuracy is None else f"{100 * row.accuracy:.2f}",
+        ]
+        for row in rows
+    ]
+    about = environment()
+    memory = max((row.peak_rss_mb or 0.0) for row in rows)
+    note = f"us per call; {rows[0].threads} thread(s), {about['cpu']}, peak memory of this process {memory:.0f} MB"
+    if any(row.noisy for row in rows):
+        note += "\n* others used the machine: wall clock was over 1.1 times the CPU time"
+    columns = ["", "batch", "n", "p50", "p95", "p99", "CPU", "faster", "KiB", "acc. %"]
+    return table("Latency", columns, cells, note=note)

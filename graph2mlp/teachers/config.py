@@ -1,0 +1,74 @@
+"""Settings of a teacher."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from graph2mlp.errors import ConfigError, suggest
+
+__all__ = ["TEACHER_NAMES", "TeacherConfig"]
+
+TEACHER_NAMES = ("sage", "gcn", "gat", "appnp")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherConfig:
+    """What the teacher is and how it is trained; part of its fingerprint."""
+
+    name: str = "sage"
+    """sage, gcn, gat or appnp."""
+    aggregator: Literal["auto", "mean", "gcn"] = "auto"
+    """sage: mean gives the node itself weights of its own, gcn treats it like a neighbour; auto trains both and keeps
+    the better on validation."""
+    unit_rows: bool = True
+    """Scale bag-of-words rows to length 1, so that long documents do not outweigh short ones (sparse features only)."""
+    layers: int = 2
+    """Layers of weights."""
+    hidden: int = 128
+    """Width of the hidden layers."""
+    dropout: float = 0.5
+    """Dropout after each activation."""
+    input_dropout: float = 0.8
+    """Dropout of the words of bag-of-words features; dense features, few and all needed, keep every number."""
+    attention_dropout: float = 0.6
+    """Dropout of attention weights (gat)."""
+    heads: int = 8
+    """Attention heads of the hidden layers (gat)."""
+    steps: int = 10
+    """Propagation steps (appnp)."""
+    teleport: float = 0.1
+    """Probability of staying at the node (appnp)."""
+    lr: float = 0.01
+    """Adam step size."""
+    weight_decay: float = 5e-3
+    """L2 penalty."""
+    epochs: int = 300
+    """Passes over the graph at most."""
+    patience: int = 50
+    """Epochs without a better validation score before stopping."""
+    burn_in: int = 20
+    """Epochs at the start that are never kept: an untrained teacher may validate well by luck."""
+
+    def __post_init__(self) -> None:
+        if self.name not in TEACHER_NAMES:
+            raise ConfigError(f"Unknown teacher '{self.name}' (teacher.name). {suggest(self.name, TEACHER_NAMES)}")
+        for name in ("layers", "hidden", "heads", "steps", "epochs", "patience"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"teacher.{name} must be at least 1 (got {getattr(self, name)})")
+        for name in ("dropout", "input_dropout", "attention_dropout", "teleport"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"teacher.{name} must be in [0, 1) (got {getattr(self, name)})")
+        if not 0 < self.lr < math.inf or not 0 <= self.weight_decay < math.inf:
+            raise ConfigError(
+                f"teacher.lr must be above 0 and teacher.weight_decay at least 0 (got {self.lr}, {self.weight_decay})"
+            )
+        if self.burn_in < 0:
+            raise ConfigError(f"teacher.burn_in must not be negative (got {self.burn_in})")
+
+    def candidates(self) -> list[TeacherConfig]:
+        """The teachers to train, of which the best on validation is kept."""
+        if self.name == "sage" and self.aggregator == "auto":
+            return [replace(self, aggregator="mean"), replace(self, aggregator="gcn")]
+        return [self]

@@ -1,0 +1,182 @@
+"""The built-in teachers, on PyG's layers: GraphSAGE, GCN, GAT, APPNP.
+
+Each reads sparse or dense features, and edges in the form its `adjacency` gives: for all but GAT a CSR matrix that is
+normalised once, so a row of it can be cut out and still gives the exact answer for that node.
+"""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_geometric.nn import APPNP, GATConv, GCNConv, SAGEConv
+from torch_geometric.nn.conv.gcn_conv import gcn_norm
+
+from graph2mlp.data.features import FeatureLinear, Features, SparseRows, as_tensor, drop_features, project, unit_rows
+from graph2mlp.data.graph import csr_neighbours
+from graph2mlp.errors import ConfigError
+from graph2mlp.teachers.config import TEACHER_NAMES, TeacherConfig
+
+__all__ = ["TEACHERS", "Teacher", "build_teacher"]
+
+
+class Teacher(nn.Module, ABC):
+    """`forward(features, adjacency) -> (logits [N, C], hidden)`, `hidden` the pre-activation layers, first to last."""
+
+    hops: int
+    """How far a node's answer depends on its surroundings; what a request has to fetch."""
+
+    def __init__(self, features: int, classes: int, config: TeacherConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.widths = [features, *[config.hidden] * (config.layers - 1), classes]
+        self.hops = config.layers
+
+    @abstractmethod
+    def adjacency(self, edge_index: Tensor, num_nodes: int) -> Tensor:
+        """The edges in the form `forward` wants, computed once per graph."""
+
+    @abstractmethod
+    def forward(self, x: Features, adjacency: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]: ...
+
+    def activate(self, h: Tensor) -> Tensor:
+        return F.dropout(F.relu(h), self.config.dropout, self.training)
+
+
+class _MeanConv(SAGEConv):  # type: ignore[misc]
+    """PyG's SAGEConv with the product first: `mean_j(x_j) W = mean_j(x_j W)`, cheaper and fit for sparse features."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, root_weight: bool) -> None:
+        super().__init__(in_channels, out_channels, aggr="add", root_weight=root_weight)
+        self.lin_l = FeatureLinear(in_channels, out_channels)
+        if root_weight:
+            self.lin_r = FeatureLinear(in_channels, out_channels, bias=False)
+
+    def forward(self, x: Features, adjacency: Tensor) -> Tensor:
+        neighbours = project(x, self.lin_l.weight)
+        # The adjacency carries the 1 / degree, so the sum is the mean.
+        out: Tensor = self.propagate(adjacency, x=(neighbours, neighbours)) + self.lin_l.bias
+        return out + self.lin_r(x) if self.root_weight else out
+
+
+class SAGE(Teacher):
+    """GraphSAGE (Hamilton, Ying, Leskovec, NeurIPS 2017).
+
+    Aggregator `mean`: `h_i' = W_1 h_i + W_2 mean_{j in N(i)} h_j`; `gcn`: `h_i' = W mean_{j in N(i) + i} h_j`, the form
+    GLNN and NOSMOG report.
+    """
+
+    def __init__(self, features: int, classes: int, config: TeacherConfig) -> None:
+        super().__init__(features, classes, config)
+        if config.aggregator == "auto":
+            raise ConfigError("teacher.aggregator 'auto' names two networks; build one of config.candidates()")
+        root = config.aggregator == "mean"
+        self.convs = nn.ModuleList(_MeanConv(a, b, root_weight=root) for a, b in itertools.pairwise(self.widths))
+
+    def adjacency(self, edge_index: Tensor, num_nodes: int) -> Tensor:
+        pointer, neighbours = csr_neighbours(edge_index, num_nodes, self_loops=self.config.aggregator == "gcn")
+        degree = pointer[1:] - pointer[:-1]
+        return _csr(pointer, neighbours, torch.repeat_interleave(1.0 / degree.clamp(min=1), degree))
+
+    def forward(self, x: Features, adjacency: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        return _stack(self, lambda layer, h: self.convs[layer](h, adjacency), x)
+
+
+class GCN(Teacher):
+    """`H' = D^-1/2 (A + I) D^-1/2 H W` (Kipf and Welling, ICLR 2017)."""
+
+    def __init__(self, features: int, classes: int, config: TeacherConfig) -> None:
+        super().__init__(features, classes, config)
+        self.convs = nn.ModuleList(GCNConv(a, b, normalize=False) for a, b in itertools.pairwise(self.widths))
+        self.convs[0].lin = FeatureLinear(features, self.widths[1], bias=False)
+
+    def adjacency(self, edge_index: Tensor, num_nodes: int) -> Tensor:
+        return _gcn_adjacency(edge_index, num_nodes)
+
+    def forward(self, x: Features, adjacency: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        return _stack(self, lambda layer, h: self.convs[layer](h, adjacency), x)
+
+
+class GAT(Teacher):
+    """Attention over neighbours and self, `heads` heads of `hidden / heads` (Velickovic et al., ICLR 2018)."""
+
+    def __init__(self, features: int, classes: int, config: TeacherConfig) -> None:
+        super().__init__(features, classes, config)
+        if config.hidden % config.heads:
+            raise ConfigError(f"teacher.hidden ({config.hidden}) must be a multiple of teacher.heads ({config.heads})")
+        layers = []
+        for number, (a, b) in enumerate(itertools.pairwise(self.widths), start=1):
+            last = number == config.layers
+            heads = 1 if last else config.heads
+            layers.append(GATConv(a, b // heads, heads=heads, dropout=config.attention_dropout, concat=not last))
+        self.convs = nn.ModuleList(layers)
+        self.convs[0].lin = FeatureLinear(features, self.widths[1], bias=False)
+
+    def adjacency(self, edge_index: Tensor, num_nodes: int) -> Tensor:
+        pointer, neighbours = csr_neighbours(edge_index, num_nodes)  # GATConv adds the self-loops
+        target = torch.repeat_interleave(torch.arange(num_nodes), pointer[1:] - pointer[:-1])
+        return torch.stack([neighbours, target])
+
+    def forward(self, x: Features, adjacency: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        # GATConv asks for `x.dim()`, which sparse rows lack.
+        return _stack(self, lambda layer, h: self.convs[layer](as_tensor(h), adjacency), x)
+
+
+class APPNPTeacher(Teacher):
+    """An MLP whose predictions are spread by personalised PageRank (Gasteiger et al., ICLR 2019)."""
+
+    def __init__(self, features: int, classes: int, config: TeacherConfig) -> None:
+        super().__init__(features, classes, config)
+        self.first = FeatureLinear(features, self.widths[1])
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(self.widths[1:]))
+        self.spread = APPNP(config.steps, config.teleport, normalize=False)
+        self.hops = config.steps
+
+    def adjacency(self, edge_index: Tensor, num_nodes: int) -> Tensor:
+        return _gcn_adjacency(edge_index, num_nodes)
+
+    def forward(self, x: Features, adjacency: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        logits, hidden = _stack(self, lambda layer, h: (self.layers[layer - 1] if layer else self.first)(h), x)
+        return self.spread(logits, adjacency), hidden
+
+
+TEACHERS: Mapping[str, type[Teacher]] = MappingProxyType(
+    dict(zip(TEACHER_NAMES, (SAGE, GCN, GAT, APPNPTeacher), strict=True))
+)
+
+
+def build_teacher(features: int, classes: int, config: TeacherConfig) -> Teacher:
+    """A fresh teacher named `config.name`."""
+    return TEACHERS[config.name](features, classes, config)
+
+
+def _stack(
+    teacher: Teacher, layer: Callable[[int, Features], Tensor], x: Features
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    if isinstance(x, SparseRows):
+        x = unit_rows(x) if teacher.config.unit_rows else x
+        x = drop_features(x, teacher.config.input_dropout, teacher.training)
+    h, hidden = layer(0, x), []
+    for number in range(1, teacher.config.layers):
+        hidden.append(h)
+        h = layer(number, teacher.activate(h))
+    return h, tuple(hidden)
+
+
+def _gcn_adjacency(edge_index: Tensor, num_nodes: int) -> Tensor:
+    """`D^-1/2 (A + I) D^-1/2` as CSR."""
+    pointer, neighbours = csr_neighbours(edge_index, num_nodes, self_loops=True)
+    degree = pointer[1:] - pointer[:-1]
+    target = torch.repeat_interleave(torch.arange(num_nodes), degree)
+    _edges, weight = gcn_norm(torch.stack([neighbours, target]), num_nodes=num_nodes, add_self_loops=False)
+    return _csr(pointer, neighbours, weight)
+
+
+def _csr(pointer: Tensor, neighbours: Tensor, weight: Tensor) -> Tensor:
+    size = pointer.numel() - 1
+    return torch.sparse_csr_tensor(pointer, neighbours, weight, (size, size), check_invariants=False)

@@ -1,0 +1,159 @@
+"""What the teacher costs where the student would stand: requests for node ids, the neighbour fetch included."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from graph2mlp.data.features import Features
+from graph2mlp.data.graph import GraphData
+
+__all__ = ["ServedTeacher", "TeacherServer"]
+
+Ints = NDArray[np.int64]
+
+
+class ServedTeacher(Protocol):
+    """The part of a teacher that serving uses."""
+
+    @property
+    def hops(self) -> int: ...
+    def adjacency(self, edge_index: Tensor, num_nodes: int) -> Tensor: ...
+    def __call__(self, features: Features, adj: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]: ...
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Part:
+    """The nodes within `hops` of a request, nearest first, and the in-edges of all but the farthest.
+
+    The farthest nodes need no edges: what the network computes for them from the second layer on reaches no answer.
+    Shapes: `nodes [n]`, `edges [e]` (positions among the full graph's), `columns [e]` (where each edge's source stands
+    among `nodes`), `counts [n]` (in-edges per node), `wanted [B]` (where each requested node stands).
+    """
+
+    nodes: Ints
+    edges: Ints
+    columns: Ints
+    counts: Ints
+    wanted: Ints
+
+
+class TeacherServer:
+    """Answers for nodes of the graph with the exact full-neighbour network, at the cost an honest server would have.
+
+    The graph is in memory and indexed; a request expands `teacher.hops` hops of in-neighbours, gathers their feature
+    rows and the matching part of the adjacency, and runs the network on that part. The part is cut from the full,
+    already normalised adjacency, so the answer is the full graph's. Not for two threads at once.
+    """
+
+    def __init__(self, graph: GraphData, teacher: ServedTeacher) -> None:
+        self._graph, self._teacher = graph, teacher
+        self.adjacency = teacher.adjacency(graph.edge_index, graph.num_nodes)
+        # A teacher that reads edges as they are (attention) gets them back so; others get a CSR matrix.
+        self._is_csr = self.adjacency.layout == torch.sparse_csr
+        self._weights: NDArray[np.float32] | None = None
+        if self._is_csr:
+            self._pointer = self.adjacency.crow_indices().numpy()
+            self._source = self.adjacency.col_indices().numpy()
+            self._weights = self.adjacency.values().numpy()
+        else:
+            source, target = self.adjacency.numpy()
+            order = np.argsort(target, kind="stable")
+            self._source = source[order]
+            self._pointer = np.concatenate([[0], np.bincount(target, minlength=graph.num_nodes).cumsum()])
+        self._position = np.full(graph.num_nodes, -1, dtype=np.int64)
+        """Where each node stands in the part being built, -1 outside: saves every request a search or a sort."""
+
+    def logits(self, ids: Ints) -> Tensor:
+        """Logits of nodes `ids [B]`, `[B, C]`."""
+        with torch.inference_mode():
+            part = self._expand(ids)
+            features = self._graph.features(torch.from_numpy(part.nodes))
+            return self._teacher(features, self._cut(part))[0][torch.from_numpy(part.wanted)]
+
+    def whole_graph_logits(self, ids: Ints) -> Tensor:
+        """The same from one forward pass over all nodes: what serving without a neighbour fetch would cost."""
+        with torch.inference_mode():
+            return self._teacher(self._graph.features(), self.adjacency)[0][torch.from_numpy(ids)]
+
+    def pyg_logits(self, ids: Ints) -> Tensor:
+        """The same in the way PyG's documentation shows: `k_hop_subgraph`, feature rows, forward."""
+        from torch_geometric.utils import k_hop_subgraph
+
+        edge_index, weights = self._edges
+        with torch.inference_mode():
+            nodes, edges, wanted, used = k_hop_subgraph(
+                torch.from_numpy(ids),
+                self._teacher.hops,
+                edge_index,
+                relabel_nodes=True,
+                num_nodes=self._graph.num_nodes,
+            )
+            if weights is not None:
+                edges = _csr(torch.bincount(edges[1], minlength=len(nodes)), edges[0], weights[used])
+            return self._teacher(self._graph.features(nodes), edges)[0][wanted]
+
+    @cached_property
+    def _edges(self) -> tuple[Tensor, Tensor | None]:
+        """Edges `[2, E]` sorted by target, and their weights if the teacher has any."""
+        target = np.arange(self._graph.num_nodes).repeat(np.diff(self._pointer))
+        weights = None if self._weights is None else torch.from_numpy(self._weights)
+        return torch.from_numpy(np.stack([self._source, target])), weights
+
+    def _expand(self, ids: Ints) -> _Part:
+        position = self._position
+        layers = [self._new(ids, 0)]
+        total = len(layers[0])
+        edges, counts, sources = [], [], []
+        for _ in range(self._teacher.hops):
+            frontier = layers[-1]
+            start = self._pointer[frontier]
+            count = self._pointer[frontier + 1] - start
+            # The edges of the frontier, one node after the other: a running number, shifted to each node's start.
+            end = count.cumsum()
+            index = np.arange(end[-1] if len(end) else 0) + (start - end + count).repeat(count)
+            edges.append(index)
+            counts.append(count)
+            sources.append(self._source[index])
+            layers.append(self._new(sources[-1], total))
+            total += len(layers[-1])
+        counts.append(np.zeros(len(layers[-1]), dtype=np.int64))
+        part = _Part(
+            nodes=np.concatenate(layers),
+            edges=np.concatenate(edges),
+            columns=position[np.concatenate(sources)],
+            counts=np.concatenate(counts),
+            wanted=position[ids],
+        )
+        position[part.nodes] = -1
+        return part
+
+    def _new(self, candidates: Ints, offset: int) -> Ints:
+        """The candidates not yet placed, each once, now placed from `offset` on."""
+        position = self._position
+        fresh: Ints = candidates[position[candidates] < 0]
+        order = np.arange(len(fresh))
+        position[fresh] = order  # of equal nodes one write wins, and only that one reads its own number back
+        fresh = fresh[position[fresh] == order]
+        position[fresh] = np.arange(offset, offset + len(fresh))
+        return fresh
+
+    def _cut(self, part: _Part) -> Tensor:
+        """The part's adjacency, in the form the teacher takes."""
+        size, columns = len(part.nodes), torch.from_numpy(part.columns)
+        if self._weights is None:
+            return torch.stack([columns, torch.from_numpy(np.arange(size).repeat(part.counts))])
+        return _csr(torch.from_numpy(part.counts), columns, torch.from_numpy(self._weights[part.edges]))
+
+
+def _csr(counts: Tensor, columns: Tensor, weights: Tensor) -> Tensor:
+    pointer = counts.new_zeros(len(counts) + 1)
+    torch.cumsum(counts, 0, out=pointer[1:])
+    size = (len(counts), len(counts))
+    return torch.sparse_csr_tensor(pointer, columns, weights, size, check_invariants=False)

@@ -1,0 +1,84 @@
+"""Train a built-in teacher on the observed graph, over full neighbourhoods, selected on validation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from graph2mlp.data.graph import GraphData
+from graph2mlp.teachers.config import TeacherConfig
+from graph2mlp.teachers.models import Teacher, build_teacher
+from graph2mlp.training.checkpoint import Checkpoint
+from graph2mlp.training.loop import EpochLog, Fitted, fit, silent
+from graph2mlp.training.metrics import Score, score
+from graph2mlp.training.players import Player, adam
+from graph2mlp.training.seed import seeded
+
+__all__ = ["StageLog", "train_teacher"]
+
+StageLog = Callable[[str], EpochLog]
+"""Name of a candidate -> the log of its epochs."""
+
+
+def train_teacher(
+    graph: GraphData,
+    config: TeacherConfig,
+    *,
+    seed: int,
+    log: StageLog = lambda _: silent,
+    checkpoints: Path | None = None,
+) -> tuple[Teacher, Fitted]:
+    """The candidate of `config` that validates best on `graph.observed()`; the cost is that of all candidates.
+
+    `checkpoints` is a folder that makes an interrupted training go on.
+    """
+    trained = []
+    for candidate in config.candidates():
+        name = candidate.name if candidate == config else f"{candidate.name}-{candidate.aggregator}"
+        checkpoint = Checkpoint(checkpoints / f"{name}.safetensors") if checkpoints else None
+        trained.append(_train(graph, candidate, seed, log(name), checkpoint))
+    teacher, fitted = max(trained, key=lambda pair: pair[1].best)
+    costs = [each for _, each in trained]
+    seconds, cpu = sum(each.seconds for each in costs), sum(each.cpu_seconds for each in costs)
+    return teacher, replace(fitted, seconds=seconds, cpu_seconds=cpu)
+
+
+def _train(
+    graph: GraphData, config: TeacherConfig, seed: int, log: EpochLog, checkpoint: Checkpoint | None
+) -> tuple[Teacher, Fitted]:
+    """Cross-entropy on the training nodes; one step per epoch over the whole graph."""
+    with seeded(seed, "teacher"):
+        teacher = build_teacher(graph.num_features, graph.num_classes, config)
+        x, adjacency = graph.features(), teacher.adjacency(graph.edge_index, graph.num_nodes)
+        train, val = graph.split.train, graph.split.val
+
+        def objective(_: None) -> dict[str, Tensor]:
+            logits, _hidden = teacher(x, adjacency)
+            return {"loss": F.cross_entropy(logits[train], graph.y[train])}
+
+        def evaluate() -> Score:
+            logits, _hidden = teacher(x, adjacency)
+            return score(logits[val], graph.y[val])
+
+        player: Player[None] = Player(
+            "teacher",
+            objective,
+            [adam(teacher, lr=config.lr, weight_decay=config.weight_decay)],
+            {"model": teacher},
+        )
+        fitted = fit(
+            teacher,
+            [player],
+            lambda: [None],
+            evaluate,
+            epochs=config.epochs,
+            patience=config.patience,
+            burn_in=config.burn_in,
+            log=log,
+            checkpoint=checkpoint,
+        )
+    return teacher, fitted

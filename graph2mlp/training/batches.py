@@ -1,0 +1,111 @@
+"""Batches of training rows, chosen by what the loss terms need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from graph2mlp.data.graph import HIDDEN_LABEL, csr_neighbours
+from graph2mlp.losses.base import Batch, TeacherRows
+from graph2mlp.methods.base import Stage
+from graph2mlp.students.base import StudentInput
+
+__all__ = ["EdgeBatch", "EdgeBatches", "NodeBatches", "RowReader", "student_inputs"]
+
+
+def student_inputs(stage: Stage, ids: Tensor) -> StudentInput:
+    """Requests for positions `ids [B]` of the observed graph, each node known to the table."""
+    structure = None
+    if stage.structure is not None:
+        structure = stage.structure.for_known(stage.graph.node_ids[ids])
+    return StudentInput(stage.graph.features(ids), structure)
+
+
+class RowReader:
+    """Cuts batches out of a stage. Labels off the training set are hidden here, once, for every loss."""
+
+    def __init__(self, stage: Stage, generator: torch.Generator) -> None:
+        self.stage, self.generator = stage, generator
+        self.labels = torch.full((stage.graph.num_nodes,), HIDDEN_LABEL)
+        self.labels[stage.graph.split.train] = stage.graph.y[stage.graph.split.train]
+        # The last hidden layer is what methods compare with; some teachers have none.
+        self.hidden = [list(teacher.hidden.values())[-1:] for teacher in stage.teachers]
+        self.as_unseen = None
+        if stage.structure is not None and stage.train.as_unseen:
+            self.as_unseen = stage.structure.neighbour_means(stage.graph)
+
+    def __call__(self, ids: Tensor) -> Batch:
+        teachers = tuple(
+            TeacherRows(teacher.logits[ids], hidden[0][ids] if hidden else None)
+            for teacher, hidden in zip(self.stage.teachers, self.hidden, strict=True)
+        )
+        return Batch(ids, self._inputs(ids), self.labels[ids], teachers)
+
+    def _inputs(self, ids: Tensor) -> StudentInput:
+        inputs = student_inputs(self.stage, ids)
+        if self.as_unseen is None or inputs.structure is None:
+            return inputs
+        chosen = torch.rand(len(ids), 1, generator=self.generator) < self.stage.train.as_unseen
+        return StudentInput(inputs.features, torch.where(chosen, self.as_unseen[ids], inputs.structure))
+
+
+class NodeBatches:
+    """Nodes in random order, each once per epoch: the labelled ones, or all observed ones when `every` is set."""
+
+    def __init__(self, stage: Stage, generator: torch.Generator, *, every: bool) -> None:
+        self.read, self.generator, self.size = RowReader(stage, generator), generator, stage.train.batch_size
+        self.pool = torch.arange(stage.graph.num_nodes) if every else stage.graph.split.train
+
+    def __call__(self) -> Iterator[Batch]:
+        order = self.pool[torch.randperm(len(self.pool), generator=self.generator)]
+        chunks = list(order.split(self.size))
+        if len(chunks) > 1 and len(chunks[-1]) == 1:
+            chunks[-2:] = [torch.cat(chunks[-2:])]  # batch normalisation has no variance in one row
+        yield from map(self.read, chunks)
+
+
+@dataclass(frozen=True, eq=False)
+class EdgeBatch:
+    """E edges and as many random nodes, as rows of `nodes`: `source`, `target`, `negative`, each `[E]`.
+
+    A node that occurs more than once is computed once. The sources of the last `labelled` edges are training nodes.
+    """
+
+    nodes: Batch
+    source: Tensor
+    target: Tensor
+    negative: Tensor
+    labelled: int
+
+
+class EdgeBatches:
+    """Every node once per epoch, in random order, with one random in-neighbour and one random node.
+
+    Each batch also holds up to a batch of training nodes, drawn in the same way: they are few, and would otherwise be
+    rare in every step. A node without neighbours is paired with itself.
+    """
+
+    def __init__(self, stage: Stage, generator: torch.Generator) -> None:
+        self.read, self.generator, self.size = RowReader(stage, generator), generator, stage.train.batch_size
+        self.num_nodes, self.train = stage.graph.num_nodes, stage.graph.split.train
+        self.pointer, self.neighbours = csr_neighbours(stage.graph.edge_index, stage.graph.num_nodes)
+
+    def __call__(self) -> Iterator[EdgeBatch]:
+        order = torch.randperm(self.num_nodes, generator=self.generator)
+        for chosen in order.split(self.size):
+            labelled = self.train[torch.randperm(len(self.train), generator=self.generator)[: self.size]]
+            source = torch.cat([chosen, labelled])
+            negative = torch.randint(self.num_nodes, (len(source),), generator=self.generator)
+            ids, where = torch.unique(torch.cat([source, self._neighbour(source), negative]), return_inverse=True)
+            parts = where.chunk(3)
+            yield EdgeBatch(self.read(ids), parts[0], parts[1], parts[2], labelled=len(labelled))
+
+    def _neighbour(self, ids: Tensor) -> Tensor:
+        """One random in-neighbour of each node."""
+        degree = self.pointer[ids + 1] - self.pointer[ids]
+        rank = (torch.rand(len(ids), generator=self.generator) * degree).long()
+        position = (self.pointer[ids] + rank).clamp(max=max(0, len(self.neighbours) - 1))
+        return torch.where(degree > 0, self.neighbours[position], ids) if len(self.neighbours) else ids

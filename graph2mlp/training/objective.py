@@ -1,0 +1,145 @@
+"""Objectives of one student: the weighted terms, and the same terms under an adversary's change of the input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from graph2mlp.errors import ConfigError, MethodError
+from graph2mlp.losses.base import Batch, LossTerms
+from graph2mlp.methods.base import Stage, Team
+from graph2mlp.students.base import Student, StudentOutput
+from graph2mlp.training.batches import NodeBatches
+from graph2mlp.training.players import Player, adam
+
+__all__ = ["Adversary", "DistillObjective", "single_player"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adversary:
+    """Feature noise that hurts most: `max_delta l(f(x + delta))`, every coordinate within `eps`.
+
+    `steps` signed-gradient steps of `step_size * eps`, clipped to the box (Madry et al., ICLR 2018). One step of full
+    size is the fast gradient sign method (Goodfellow et al., ICLR 2015). Only a random share `rows` of each batch is
+    attacked, which costs that share of the time.
+    """
+
+    eps: float
+    steps: int = 1
+    step_size: float = 1.0
+    rows: float = 1.0
+    random_start: bool = False
+
+    def __post_init__(self) -> None:
+        if not (self.eps > 0 and self.steps >= 1 and self.step_size > 0 and 0 < self.rows <= 1):
+            raise ConfigError(
+                "An adversary needs eps > 0, steps >= 1, step_size > 0 and rows in (0, 1]; "
+                f"got {self.eps}, {self.steps}, {self.step_size}, {self.rows}."
+            )
+
+    def perturb(self, student: Student, embedded: Tensor, loss: _LossOf) -> Tensor:
+        """What the worst noise adds behind the first layer, `[B, D]`, with a gradient for that layer's weights.
+
+        The first layer is affine, so the gradient for the input is the gradient behind it times the weights, and noise
+        `delta` on the input is `delta W` behind it: neither needs another pass over the (sparse) features. Weights
+        get no gradient from the search itself.
+        """
+        weight = student.feature_weight
+        if student.structure_weight is not None:
+            weight = torch.cat([weight, student.structure_weight])  # [F + P, D]
+        fixed, start = weight.detach(), embedded.detach()
+        delta = torch.zeros(len(start), len(weight), device=start.device)
+        if self.random_start:
+            delta.uniform_(-self.eps, self.eps)
+        moved = start + delta @ fixed if self.random_start else start
+        for step in range(self.steps):
+            point = moved.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(loss(student.head(point)), point)
+            delta.add_((gradient @ fixed.T).sign_(), alpha=self.step_size * self.eps).clamp_(-self.eps, self.eps)
+            if step + 1 < self.steps:
+                moved = start + delta @ fixed
+        return delta @ weight
+
+
+class _LossOf:
+    """The label terms on a fixed batch, as a function of the output."""
+
+    def __init__(self, terms: LossTerms, batch: Batch) -> None:
+        self.terms, self.batch = terms, batch
+
+    def __call__(self, out: StudentOutput) -> Tensor:
+        values: list[Tensor] = [weight * term(self.batch, out) for weight, term in self.terms.values()]
+        return sum(values[1:], start=values[0])
+
+
+class DistillObjective:
+    """`sum_k w_k term_k(batch, student(batch))`, plus `weight` times the same under an adversary if there is one.
+
+    Only terms on the logits are attacked: the others compare hidden layers, which has no worst case of its own.
+    """
+
+    def __init__(
+        self, student: Student, terms: LossTerms, *, adversary: Adversary | None = None, weight: float = 0.0
+    ) -> None:
+        if not terms:
+            raise MethodError("There is nothing to learn from: every loss term has weight 0.")
+        self.student, self.terms = student, terms
+        self.adversary, self.weight = adversary, weight
+        self.heads = nn.ModuleDict({name: term for name, (_, term) in terms.items()})
+
+    def __call__(self, batch: Batch) -> Mapping[str, Tensor]:
+        embedded = self.student.embed(batch.inputs)
+        out = self.student.head(embedded)
+        values = {name: weight * term(batch, out) for name, (weight, term) in self.terms.items()}
+        if self.adversary is not None:
+            values["adversarial"] = self.weight * self._attacked(batch, embedded, self.adversary)
+        return values
+
+    def _attacked(self, batch: Batch, embedded: Tensor, adversary: Adversary) -> Tensor:
+        # Batches come in random order already, so the first rows are a random share.
+        count = max(1, round(len(batch.ids) * adversary.rows))
+        loss = _LossOf(self._label_terms(), batch.first(count))
+        embedded = embedded[:count]
+        with _kept_statistics(self.student):
+            return loss(self.student.head(embedded + adversary.perturb(self.student, embedded, loss)))
+
+    def _label_terms(self) -> LossTerms:
+        return {name: pair for name, pair in self.terms.items() if "teacher.hidden" not in pair[1].needs}
+
+
+@contextmanager
+def _kept_statistics(student: Student) -> Iterator[None]:
+    """Batch normalisation uses its running statistics, and learns nothing from inputs nobody will ever send."""
+    norms = [module for module in student.modules() if isinstance(module, nn.BatchNorm1d) and module.training]
+    for norm in norms:
+        norm.eval()
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.train()
+
+
+def single_player(student: Student, stage: Stage, generator: torch.Generator, objective: DistillObjective) -> Team:
+    """Ordinary training: one optimiser for the student and the heads of its loss terms, over batches of nodes."""
+    needs = frozenset[str]().union(*(term.needs for _, term in objective.terms.values()))
+    _check_needs(needs, stage)
+    everything = nn.ModuleDict({"student": student, "heads": objective.heads})
+    optimizer = adam(everything, lr=stage.train.lr, weight_decay=stage.train.weight_decay)
+    player: Player[Batch] = Player("student", objective, [optimizer], {"student": student, "heads": objective.heads})
+    return Team([player], NodeBatches(stage, generator, every=needs != {"labels"}))
+
+
+def _check_needs(needs: frozenset[str], stage: Stage) -> None:
+    if any(need.startswith("teacher") for need in needs) and not stage.teachers:
+        raise MethodError("This method learns from a teacher, but there is none. Name one with --teacher.")
+    if "teacher.hidden" in needs and not all(teacher.hidden for teacher in stage.teachers):
+        name = next(teacher.name for teacher in stage.teachers if not teacher.hidden)
+        raise MethodError(
+            f"This method compares hidden layers, but the knowledge of teacher '{name}' holds logits only. "
+            "Extract it again with hidden layers, or use a method that needs logits only, such as glnn."
+        )

@@ -1,0 +1,1 @@
+"""Losses over all pairs of rows, exact and linear in memory. Imported as `graph2mlp.kernels`."""

@@ -1,0 +1,67 @@
+"""Made-up graphs for the tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from graph2mlp.data.graph import GraphData
+from graph2mlp.data.splits import Split, production_split
+
+NODES, CLASSES, FEATURES = 61, 3, 12
+
+
+def community_graph(*, sparse: bool = False, seed: int = 7, production: bool = False) -> GraphData:
+    """61 nodes in 3 communities that edges mostly respect; the last node is isolated.
+
+    Features are bags of words: mostly zeros, a few values other than 1, a class prefers its own four words. 4 nodes per
+    class train, 4 validate, the rest (and the isolated node) test.
+    """
+    state = np.random.RandomState(seed)
+    y = np.arange(NODES) % CLASSES
+    same = y[:, None] == y[None, :]
+    edges = np.triu(state.rand(NODES, NODES) < np.where(same, 0.25, 0.02), 1)
+    edges[:, -1] = False
+    source, target = np.nonzero(edges | edges.T)
+    own = (np.arange(FEATURES)[None, :] // (FEATURES // CLASSES)) == y[:, None]
+    x = (state.rand(NODES, FEATURES) < np.where(own, 0.3, 0.1)) * state.choice([0.5, 1.0, 2.0], (NODES, FEATURES))
+    x[5] = 0  # a document without words
+    dense = torch.from_numpy(x.astype(np.float32))
+    ids = torch.arange(NODES)
+    split = Split(ids[:12], ids[12:24], ids[24:])
+    return GraphData(
+        name="tiny",
+        x=dense.to_sparse_csr() if sparse else dense,
+        edge_index=torch.from_numpy(np.stack([source, target])),
+        y=torch.from_numpy(y),
+        split=production_split(split, 0) if production else split,
+        class_names=tuple("abc"),
+    )
+
+
+def save_npz(graph: GraphData, path: Path, **changed: Any) -> Path:
+    """The graph as a user's plain `.npz` file; `changed` replaces arrays."""
+    parts = {name: getattr(graph.split, name).numpy() for name in ("train", "val", "test")}
+    arrays = {"x": graph.x.to_dense().numpy(), "edge_index": graph.edge_index.numpy(), "y": graph.y.numpy(), **parts}
+    np.savez(path, **{**arrays, **changed})
+    return path
+
+
+def _matrix(rows: list[list[float]]) -> Tensor:
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class F4:
+    """Fixture F4 of the method specs: teacher and student features and logits of four nodes."""
+
+    T: Tensor = field(default_factory=lambda: _matrix([[1, 0, 2], [0, 1, 1], [2, 1, 0], [1, 3, 1]]))
+    S: Tensor = field(default_factory=lambda: _matrix([[1, 1, 0], [0, 2, 1], [3, 0, 1], [1, -1, 1]]))
+    Zt: Tensor = field(default_factory=lambda: _matrix([[2, 0, -1], [0, 1, 0], [1, 1, -2], [0, -1, 3]]))
+    Zs: Tensor = field(default_factory=lambda: _matrix([[1, 0, 0], [0, 2, 1], [0, 0, 0], [1, 0, 1]]))
+    y: Tensor = field(default_factory=lambda: torch.tensor([0, 1, 1, 2]))

@@ -1,0 +1,126 @@
+"""Batches: every row once, and no label that training must not see."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+
+from graph2mlp.data.features import dense_rows
+from graph2mlp.data.graph import HIDDEN_LABEL, GraphData, csr_neighbours
+from graph2mlp.methods.base import Stage
+from graph2mlp.training.batches import EdgeBatches, NodeBatches, RowReader
+from tests.graphs import community_graph
+from tests.pipeline import make_stage, small_config
+
+
+def _stage(graph: GraphData, method: str = "nosmog") -> Stage:
+    return make_stage(small_config(method), graph)[0]
+
+
+def _generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("every", [True, False])
+def test_each_node_once_per_epoch(every: bool, tiny_graph: GraphData) -> None:
+    """The last, smaller batch is not dropped: with few labelled nodes it may be all there is."""
+    stage = _stage(tiny_graph)
+    batches = NodeBatches(stage, _generator(), every=every)
+    pool = list(range(61)) if every else stage.graph.split.train.tolist()
+    orders = [[id_ for batch in batches() for id_ in batch.ids.tolist()] for _ in range(2)]
+    assert [sorted(order) for order in orders] == [pool, pool]
+    assert orders[0] != orders[1], "another order each epoch"
+    again = NodeBatches(stage, _generator(), every=every)
+    assert [id_ for batch in again() for id_ in batch.ids.tolist()] == orders[0]
+
+
+def test_labels_are_hidden_off_the_training_set(dense_graph: GraphData) -> None:
+    """Even validation labels, which the observed graph still holds for model selection."""
+    stage = _stage(dense_graph)
+    train = set(stage.graph.split.train.tolist())
+    for batch in NodeBatches(stage, _generator(), every=True)():
+        for id_, label in zip(batch.ids.tolist(), batch.labels.tolist(), strict=True):
+            assert label == (int(dense_graph.y[id_]) if id_ in train else HIDDEN_LABEL)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_everything_in_a_batch_is_about_its_nodes(sparse: bool) -> None:
+    """In the production setting positions and global ids differ; a mix-up pairs one node's features with another's."""
+    graph = community_graph(sparse=sparse, production=True)
+    stage = _stage(graph)
+    stage = replace(stage, train=replace(stage.train, as_unseen=0.0))
+    assert stage.structure is not None
+    ids = torch.tensor([50, 3, 40, 3])
+    assert not torch.equal(stage.graph.node_ids[ids], ids)
+    batch, nodes = RowReader(stage, torch.Generator())(ids), stage.graph.node_ids[ids]
+    assert torch.equal(dense_rows(batch.inputs.features), graph.x.to_dense()[nodes])
+    assert batch.inputs.structure is not None
+    assert torch.equal(batch.inputs.structure, stage.structure.rows[nodes])
+    (knowledge,), (rows,) = stage.teachers, batch.teachers
+    assert torch.equal(rows.logits, knowledge.logits[knowledge.rows(nodes)])
+    assert torch.equal(knowledge.node_ids[ids], nodes)
+    assert rows.hidden is not None
+    assert torch.equal(rows.hidden, list(knowledge.hidden.values())[-1][ids])
+
+
+def test_rows_described_as_unseen(dense_graph: GraphData) -> None:
+    """A chosen row carries exactly what the table would say of it, were it new: the mean of its known neighbours."""
+    stage = _stage(dense_graph)
+    stage = replace(stage, train=replace(stage.train, as_unseen=0.5))
+    assert stage.structure is not None
+    ids = torch.arange(stage.graph.num_nodes)
+    structure = RowReader(stage, _generator())(ids).inputs.structure
+    assert structure is not None
+    pointer, neighbours = csr_neighbours(stage.graph.edge_index, stage.graph.num_nodes)
+    as_unseen = 0
+    for i in range(len(ids)):
+        near = stage.graph.node_ids[neighbours[pointer[i] : pointer[i + 1]]]
+        mean = stage.structure.for_unseen(near.unsqueeze(0))[0] if len(near) else torch.zeros(stage.structure.width)
+        own = stage.structure.for_known(stage.graph.node_ids[i : i + 1])[0]
+        is_own, is_mean = torch.allclose(structure[i], own), torch.allclose(structure[i], mean, atol=1e-6)
+        assert is_own or is_mean
+        as_unseen += is_mean and not is_own
+    assert 10 < as_unseen < 50
+
+
+def test_each_node_once_per_epoch_with_one_neighbour(tiny_graph: GraphData) -> None:
+    """Rows are computed once per node; the indices must lead back to an edge of the graph."""
+    stage = _stage(tiny_graph, "gsdn")
+    edges = set(zip(*stage.graph.edge_index.tolist(), strict=True))
+    train = set(stage.graph.split.train.tolist())
+    met: Counter[int] = Counter()
+    for batch in EdgeBatches(stage, _generator())():
+        ids, plain = batch.nodes.ids, len(batch.source) - batch.labelled
+        assert len(ids.unique()) == len(ids)
+        assert plain <= 16
+        source, target = ids[batch.source].tolist(), ids[batch.target].tolist()
+        assert all(pair[::-1] in edges for pair in zip(source, target, strict=True) if pair != (60, 60))
+        met.update(source[:plain])
+        assert batch.labelled == len(set(source[plain:])) == len(train)
+        assert set(source[plain:]) <= train
+        assert bool((batch.nodes.labels[batch.source[plain:]] != HIDDEN_LABEL).all())
+    assert met == Counter(range(61))
+
+
+def test_neighbours_are_drawn_anew(dense_graph: GraphData) -> None:
+    """All neighbours of a node are met in time, each about as often: 200 epochs of a node with few of them."""
+    stage = _stage(dense_graph, "gsdn")
+    batches, met = EdgeBatches(stage, _generator()), Counter[int]()
+    for _ in range(200):
+        for batch in batches():
+            ids, plain = batch.nodes.ids, len(batch.source) - batch.labelled
+            pairs = zip(ids[batch.source[:plain]].tolist(), ids[batch.target[:plain]].tolist(), strict=True)
+            met.update(target for source, target in pairs if source == 30)
+    want = set(stage.graph.edge_index[0][stage.graph.edge_index[1] == 30].tolist())
+    assert set(met) == want
+    assert min(met.values()) > 0.4 * 200 / len(want)
+
+
+def test_nodes_without_neighbours_meet_themselves(dense_graph: GraphData) -> None:
+    """An isolated node, or a graph without any edge."""
+    stage = _stage(replace(dense_graph, edge_index=torch.empty(2, 0, dtype=torch.long)), "gsdn")
+    for batch in EdgeBatches(stage, _generator())():
+        assert torch.equal(batch.source, batch.target)
