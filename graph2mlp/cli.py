@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from graph2mlp import __version__
-from graph2mlp.errors import Graph2MLPError, require
+from graph2mlp.errors import ConfigError, Graph2MLPError, require
 
 __all__ = ["app"]
 
@@ -90,6 +90,7 @@ def distill(
         list[str] | None, typer.Option("--set", metavar="GROUP.KEY=VALUE", help="Change one setting; repeatable.")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="Settings as TOML, for example a run's config.toml.")] = None,
+    device: Annotated[str, typer.Option(help="auto or cpu; this version trains on the CPU.")] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing run folder.")] = False,
 ) -> None:
@@ -103,6 +104,8 @@ def distill(
         from graph2mlp.seeds import distill_seeds
         from graph2mlp.summary import result_table
 
+        if device not in ("auto", "cpu"):
+            raise ConfigError(f"Cannot train on device '{device}': this version trains on the CPU. Use --device cpu.")
         if seed is not None and seeds is not None:
             raise typer.BadParameter("give --seed or --seeds, not both")
         settings = resolve_config(
@@ -132,7 +135,7 @@ def distill(
                 read_inputs(settings, knowledge or ())
                 claim_folder(out, settings, force=force, resume=resume)
                 result = distill_seeds(settings, seeds, out, run_one)
-        _print(result_table(result))
+        _show(result_table(result))
         typer.echo(f"run: {out}")
 
 
@@ -148,7 +151,7 @@ def methods(name: Annotated[str | None, typer.Argument(help="Show this method's 
             rows = [[c.name, "yes" if c.needs_teacher else "no", c.regime, c.summary] for c in all_cards()]
             listing = table("Methods", ["name", "teacher", "regime", "what it does"], rows)
             listing.columns[3].justify, listing.columns[3].no_wrap = "left", False
-            _print(listing)
+            _show(listing)
             return
         card = method_card(name)
         typer.echo(f"{card.name}: {card.text}\n\nPaper: {card.paper}.\nNeeds at inference: {card.inference}")
@@ -157,7 +160,7 @@ def methods(name: Annotated[str | None, typer.Argument(help="Show this method's 
         if card.settings:
             settings = table("\nSettings (--set)", ["name", "default", "meaning"], card.settings)
             settings.columns[2].justify, settings.columns[2].no_wrap = "left", False
-            _print(settings)
+            _show(settings)
 
 
 @app.command()
@@ -214,7 +217,7 @@ def bench(
             write_bench_json(json, rows, bundle=bundle)
         if csv is not None:
             write_bench_csv(csv, rows, bundle=bundle)
-        _print(latency_table(rows))
+        _show(latency_table(rows))
 
 
 @app.command()
@@ -249,7 +252,7 @@ def inspect(path: Annotated[Path, typer.Argument(help="A graph, knowledge file, 
         listing = table(title, ["", ""], rows)
         listing.show_header = False
         listing.columns[1].justify, listing.columns[1].no_wrap = "left", False
-        _print(listing)
+        _show(listing)
 
 
 def _sizes(text: str) -> list[int]:
@@ -269,7 +272,7 @@ def _line(result: dict[str, Any]) -> str:
     return f"seed {result['seed']}: {key} accuracy: {', '.join(parts)}"
 
 
-def _print(thing: Any) -> None:
-    from rich.console import Console
+def _show(thing: Any) -> None:
+    from graph2mlp.console import show
 
-    Console(file=sys.stdout, highlight=False).print(thing)
+    show(thing)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["Reporter", "table"]
+__all__ = ["Reporter", "show", "table"]
 
 EpochLog = Callable[[int, Mapping[str, float]], None]
 
@@ -55,9 +56,25 @@ class Reporter:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, note: str = "") -> Table:
     """A table whose first column is text and whose others are numbers, aligned right."""
-    out = Table(title=title, title_justify="left", caption=note or None, caption_justify="left")
+    out = Table(
+        title=title,
+        title_justify="left",
+        caption=note or None,
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+    )
     for number, column in enumerate(columns):
         out.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
     for row in rows:
         out.add_row(*map(Text, row))  # plain text: `[x]` must not be read as markup
     return out
+
+
+def show(thing: object) -> None:
+    """Print a table on standard output; wide where there is no terminal to fit."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=120)
+    console.print(thing)

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from graph2mlp.config import resolve_config
-from graph2mlp.console import Reporter, table
+from graph2mlp.console import Reporter, show, table
 from graph2mlp.distill import distill
 from graph2mlp.export.deploy import export_run
 from graph2mlp.latency import FETCH, MLP, RUN_ONLY, TORCH, Row, bench_bundle
@@ -31,9 +31,7 @@ def main() -> None:
     reporter.say("3/3 measure   graph2mlp bench runs/demo/bundle --against runs/demo --batch 1")
     with reporter.work("measuring"):
         rows = bench_bundle(OUT / "bundle", batches=(1,), seconds=1.0, against=run)
-    from rich.console import Console
-
-    Console(highlight=False).print(_table(run, {row.what: row for row in rows}, summary.metrics["test"]))
+    show(_table(run, {row.what: row for row in rows}, summary.metrics["test"]))
     reporter.say(f"Done in {time.perf_counter() - started:.0f} s. Everything is in {OUT}{os.sep}.")
 
 

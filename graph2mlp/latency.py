@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = ["FETCH", "Row", "bench_bundle", "write_bench_csv", "write_bench_json"]
 
-RUN_ONLY, ANSWER = "bundle, run only", "bundle, request to answer"
-FETCH, PYG, WHOLE = "teacher, neighbour fetch", "teacher, PyG k_hop_subgraph", "teacher, whole graph"
-TORCH, MLP = "student in torch, run only", "plain MLP in torch, run only"
+RUN_ONLY, ANSWER = "bundle, run only", "bundle, with checks"
+FETCH, PYG, WHOLE = "teacher, k-hop fetch", "teacher, PyG k-hop", "teacher, whole graph"
+TORCH, MLP = "student, torch", "plain MLP, torch"
 
 _POOL = 64
 """Different batches that take turns, so that no figure is that of one lucky request in the cache."""

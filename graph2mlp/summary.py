@@ -60,20 +60,25 @@ def latency_table(rows: Sequence[Row]) -> Table:
             row.what + (" *" if row.noisy else ""),
             str(row.batch),
             str(row.n),
-            f"{row.p50_us:,.1f}",
-            f"{row.p95_us:,.1f}",
-            "-" if row.p99_us is None else f"{row.p99_us:,.1f}",
-            f"{row.cpu_us:,.1f}",
-            "-" if row.ratio is None else f"{row.ratio:,.1f}x",
-            f"{row.size_kb:,.0f}",
-            "-" if row.accuracy is None else f"{100 * row.accuracy:.2f}",
+            *(_microseconds(value) for value in (row.p50_us, row.p95_us, row.p99_us, row.cpu_us)),
+            "-" if row.ratio is None else f"{row.ratio:.1f}x",
+            f"{row.size_kb:.0f}",
+            "-" if row.accuracy is None else f"{100 * row.accuracy:.1f}",
         ]
         for row in rows
     ]
     about = environment()
     memory = max((row.peak_rss_mb or 0.0) for row in rows)
-    note = f"us per call; {rows[0].threads} thread(s), {about['cpu']}, peak memory of this process {memory:.0f} MB"
+    note = f"{rows[0].threads} thread(s), {about['cpu']}; peak memory of this process {memory:.0f} MB"
+    if any(row.ratio is not None for row in rows):
+        note += "\nfaster: p50 of the teacher with our own exact fetch, divided by this p50"
     if any(row.noisy for row in rows):
         note += "\n* others used the machine: wall clock was over 1.1 times the CPU time"
-    columns = ["", "batch", "n", "p50", "p95", "p99", "CPU", "faster", "KiB", "acc. %"]
-    return table("Latency", columns, cells, note=note)
+    columns = ["", "batch", "n", "p50", "p95", "p99", "CPU", "faster", "KiB", "acc"]
+    return table("Latency, us per call", columns, cells, note=note)
+
+
+def _microseconds(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.1f}" if value < 100 else f"{value:.0f}"

@@ -1,0 +1,92 @@
+"""The tables of the README, made from the committed CSV files: `python -m bench.tables` rewrites them in place."""
+
+from __future__ import annotations
+
+import csv
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "bench" / "results"
+README = ROOT / "README.md"
+
+_ORDER = ("nosmog", "glnn", "gsdn")
+
+
+def accuracy_table() -> str:
+    """One row per graph, setting and student: mean and population deviation over the seeds."""
+    groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    for row in _read("accuracy.csv"):
+        if not row["settings"]:
+            groups.setdefault((row["graph"], row["setting"], row["method"], row["teacher"]), []).append(row)
+    header = ["graph", "setting", "method", "regime", "size", "seeds", "teacher", "plain MLP", "student", "CPU s"]
+    lines = []
+    for key in sorted(groups, key=lambda k: (k[0] != "digits", k[0], k[1] != "transductive", _ORDER.index(k[2]))):
+        graph, setting, method, teacher = key
+        rows = groups[key]
+        parts = ["test"] if setting == "transductive" else ["tran", "ind", "prod", "cold"]
+        cost = [float(row["cpu_s_structure"]) + float(row["cpu_s_student"]) for row in rows]
+        size = f"{rows[0]['layers']} x {rows[0]['hidden']}, {int(rows[0]['parameters']) // 1000}k"
+        for part in parts:
+            who = [_mean(rows, f"{one}_{part}") for one in ("teacher", "mlp", "student")]
+            name = "transductive" if part == "test" else f"production, `{part}`"
+            label = f"{method} ({teacher})" if teacher else method
+            lines.append(
+                [graph, name, label, rows[0]["regime"], size, str(len(rows)), *who, f"{statistics.fmean(cost):.1f}"]
+            )
+    return _markdown(header, lines)
+
+
+def latency_table() -> str:
+    """p50 / p95 in microseconds per call, batch 1 and the larger ones, one thread."""
+    header = ["graph", "what answers", "batch", "n", "p50 us", "p95 us", "p99 us", "CPU us", "times faster"]
+    lines = [
+        [
+            row["graph"],
+            row["what"],
+            row["batch"],
+            row["n"],
+            *(f"{float(row[key]):,.1f}" if row[key] else "-" for key in ("p50_us", "p95_us", "p99_us", "cpu_us")),
+            f"{float(row['ratio']):,.1f}",
+        ]
+        for row in _read("latency.csv")
+        if row["batch"] in ("1", "64")
+    ]
+    return _markdown(header, lines)
+
+
+TABLES = {"accuracy": accuracy_table, "latency": latency_table}
+
+
+def with_tables(text: str) -> str:
+    """The README's text with every table made anew."""
+    for name, make in TABLES.items():
+        start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+        before, rest = text.split(start)
+        text = before + start + make() + rest[rest.index(end) :]
+    return text
+
+
+def main() -> None:
+    """Rewrite the README."""
+    README.write_text(with_tables(README.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def _read(name: str) -> list[dict[str, str]]:
+    with (RESULTS / name).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _mean(rows: Sequence[dict[str, str]], column: str) -> str:
+    values = [100 * float(row[column]) for row in rows if row[column]]
+    return f"{statistics.fmean(values):.2f} ± {statistics.pstdev(values):.2f}" if values else "-"
+
+
+def _markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rows = [header, ["---"] * len(header), *lines]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+if __name__ == "__main__":
+    main()
