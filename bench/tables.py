@@ -38,6 +38,22 @@ def accuracy_table() -> str:
     return _markdown(header, lines)
 
 
+def ablation_table() -> str:
+    """NOSMOG on one graph with one thing changed at a time, over the seeds that every change was run with."""
+    rows = [row for row in _read("accuracy.csv") if row["method"] == "nosmog" and row["setting"] == "transductive"]
+    changed = list(dict.fromkeys(row["settings"] for row in rows if row["settings"]))
+    graphs = {row["graph"] for row in rows if row["settings"]}
+    seeds = {row["seed"] for row in rows if row["settings"]}
+    rows = [row for row in rows if row["graph"] in graphs and row["seed"] in seeds]
+    lines = []
+    for settings in ["", *changed]:
+        those = [row for row in rows if row["settings"] == settings]
+        cost = statistics.fmean(float(row["cpu_s_structure"]) + float(row["cpu_s_student"]) for row in those)
+        name = "defaults" if not settings else f"`{settings}`"
+        lines.append([name, str(len(those)), _mean(those, "val"), _mean(those, "student_test"), f"{cost:.1f}"])
+    return _markdown(["changed", "seeds", "validation", "test", "CPU s"], lines)
+
+
 def latency_table() -> str:
     """p50 / p95 in microseconds per call, batch 1 and the larger ones, one thread."""
     header = ["graph", "what answers", "batch", "n", "p50 us", "p95 us", "p99 us", "CPU us", "times faster"]
@@ -56,7 +72,7 @@ def latency_table() -> str:
     return _markdown(header, lines)
 
 
-TABLES = {"accuracy": accuracy_table, "latency": latency_table}
+TABLES = {"accuracy": accuracy_table, "ablation": ablation_table, "latency": latency_table}
 
 
 def with_tables(text: str) -> str:

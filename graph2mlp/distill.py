@@ -30,6 +30,7 @@ from graph2mlp.students.base import Student, StudentSpec
 from graph2mlp.teachers.cache import obtain_teacher, save_teacher
 from graph2mlp.teachers.extract import weights_fingerprint
 from graph2mlp.teachers.knowledge import TeacherKnowledge
+from graph2mlp.threads import torch_threads, training_threads
 from graph2mlp.training.checkpoint import Checkpoint
 from graph2mlp.training.journal import Journal
 from graph2mlp.training.loop import Fitted
@@ -127,7 +128,8 @@ def distill(
     if (out / "result.json").exists():
         return open_run(out)
     try:
-        _run_stages(config, inputs, out, reporter or Reporter())
+        with torch_threads(training_threads(inputs.observed)):
+            _run_stages(config, inputs, out, reporter or Reporter())
     except Graph2MLPError:
         if new:
             shutil.rmtree(out)
@@ -254,6 +256,7 @@ def _result(
         "mlp": {"parameters": control.num_parameters, **evaluate_student(control, graph, None)},
         "seconds": {"teacher": teaching.seconds, "structure": structure_cost.wall, "student": fitted.seconds},
         "cpu_seconds": {"structure": structure_cost.cpu, "student": fitted.cpu_seconds},
+        "threads": torch.get_num_threads(),
         "peak_rss_mb": peak_rss_mb(),
         "fingerprint": weights_fingerprint(student),
         "versions": _versions(),

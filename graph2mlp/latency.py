@@ -97,7 +97,8 @@ def bench_bundle(
             f"{predictor.bundle.path} was not exported from {against.path}: comparing them would mean nothing. "
             "Give the run it came from."
         )
-    from graph2mlp.latency_teacher import Opponents, torch_threads  # torch is optional here
+    from graph2mlp.latency_teacher import Opponents  # torch is optional here
+    from graph2mlp.threads import torch_threads
 
     with torch_threads(threads):
         return _rows(predictor, Opponents(against), batches, threads, seconds)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -20,7 +19,7 @@ from graph2mlp.structure.requests import neighbour_requests
 from graph2mlp.students.base import Student, StudentInput
 from graph2mlp.teachers.serving import TeacherServer
 
-__all__ = ["Opponents", "TeacherRun", "torch_threads"]
+__all__ = ["Opponents", "TeacherRun"]
 
 
 class TeacherRun(RunLike, Protocol):
@@ -94,17 +93,6 @@ class Opponents:
                 return network(StudentInput(features, structure))
 
         return call
-
-
-@contextmanager
-def torch_threads(threads: int) -> Iterator[None]:
-    """Torch on as many threads as onnxruntime, for the length of a measurement."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _kilobytes(tensors: Sequence[Tensor | nn.Parameter]) -> float:

@@ -19,6 +19,7 @@ from tests.test_public import ROOT, module_names
 LAYERS = [
     {"errors", "atomic", "console", "measure"},
     {"kernels", "data"},
+    {"threads"},
     {"structure", "students", "losses", "teachers.knowledge", "teachers.config"},
     {"methods", "methods.base"},
     {"training"},
