@@ -33,7 +33,7 @@ class TrainConfig:
     """L2 penalty."""
     batch_size: int = 512
     """Rows per step; the last batch of an epoch may be smaller and is not dropped."""
-    epochs: int = 200
+    epochs: int = 500
     """Passes over the training rows at most."""
     patience: int = 50
     """Epochs without a better validation score before stopping."""
