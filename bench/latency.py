@@ -16,7 +16,8 @@ from graph2mlp.config import resolve_config
 from graph2mlp.console import Reporter, show
 from graph2mlp.distill import distill
 from graph2mlp.export.deploy import export_run
-from graph2mlp.latency import bench_bundle, write_bench_csv
+from graph2mlp.latency import bench_bundle
+from graph2mlp.latency_rows import write_bench_csv
 from graph2mlp.summary import latency_table
 
 RESULTS = Path(__file__).parent / "results"

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
 README = ROOT / "README.md"
 
-_ORDER = ("nosmog", "glnn", "gsdn")
+_ORDER = ("nosmog", "glnn", "gsdn", "mlp")
 
 
 def accuracy_table() -> str:

@@ -99,7 +99,6 @@ def distill(
         require("torch", extra="distill", purpose="graph2mlp distill")
         from graph2mlp.config import resolve_config
         from graph2mlp.console import Reporter
-        from graph2mlp.distill import claim_folder, read_inputs
         from graph2mlp.distill import distill as run_pipeline
         from graph2mlp.seeds import distill_seeds
         from graph2mlp.summary import result_table
@@ -118,23 +117,14 @@ def distill(
             file=config,
             overrides=set_ or (),
         )
-        name = f"{Path(settings.graph).stem if '/' in settings.graph else settings.graph}-{settings.method}"
-        out = out or Path("runs") / name.replace(":", "-")
-        reporter = Reporter()
-
-        def run_one(one: Any, folder: Path) -> Any:
-            again = {"force": force, "resume": resume} if seeds is None else {"resume": True}
-            run = run_pipeline(one, folder, knowledge_files=knowledge or (), reporter=reporter, **again)
-            reporter.say(_line(run.result))
-            return run
-
+        out = out or Path("runs") / _run_name(settings.graph, settings.method)
+        how: dict[str, Any] = {"knowledge_files": knowledge or (), "reporter": Reporter()}
+        how |= {"force": force, "resume": resume}
         with _one_line_errors(out):
             if seeds is None:
-                result = run_one(settings, out).result
+                result = run_pipeline(settings, out, **how).result
             else:
-                read_inputs(settings, knowledge or ())
-                claim_folder(out, settings, force=force, resume=resume)
-                result = distill_seeds(settings, seeds, out, run_one)
+                result = distill_seeds(settings, seeds, out, **how)
         _show(result_table(result))
         typer.echo(f"run: {out}")
 
@@ -203,7 +193,8 @@ def bench(
 ) -> None:
     """Measure a bundle on this machine: percentiles, CPU time, memory, size."""
     with _one_line_errors():
-        from graph2mlp.latency import bench_bundle, write_bench_csv, write_bench_json
+        from graph2mlp.latency import bench_bundle
+        from graph2mlp.latency_rows import write_bench_csv, write_bench_json
         from graph2mlp.summary import latency_table
 
         run: Any = None
@@ -264,12 +255,9 @@ def _sizes(text: str) -> list[int]:
         ) from None
 
 
-def _line(result: dict[str, Any]) -> str:
-    """One run in one line."""
-    key = "test" if "test" in result["student"] else "prod"
-    scores = {part: (result[part] or {}).get(key) for part in ("teacher", "mlp", "student")}
-    parts = [f"{part} {100 * score:.2f} %" for part, score in scores.items() if score is not None]
-    return f"seed {result['seed']}: {key} accuracy: {', '.join(parts)}"
+def _run_name(graph: str, method: str) -> str:
+    """`cpf:cora` and `data/mine.npz` as parts of a folder's name."""
+    return f"{Path(graph).stem if Path(graph).suffix else graph}-{method}".replace(":", "-").replace("/", "-")
 
 
 def _show(thing: Any) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from graph2mlp.export.deploy import RunLike
 from graph2mlp.export.graph_requests import node_requests
 from graph2mlp.export.requests import Requests
-from graph2mlp.latency import FETCH, MLP, PYG, TORCH, WHOLE
+from graph2mlp.latency_rows import FETCH, MLP, PYG, TORCH, WHOLE
 from graph2mlp.measure import Call
 from graph2mlp.structure.requests import neighbour_requests
 from graph2mlp.students.base import Student, StudentInput

@@ -10,16 +10,39 @@ from typing import Any
 
 from graph2mlp.atomic import write_json
 from graph2mlp.config import RunConfig
-from graph2mlp.run import SCHEMA, Run
+from graph2mlp.console import Reporter
+from graph2mlp.distill import claim_folder, distill, read_inputs
+from graph2mlp.run import SCHEMA
+from graph2mlp.summary import result_line
 
 __all__ = ["distill_seeds", "summarise"]
 
 
 def distill_seeds(
-    config: RunConfig, seeds: int, out: Path, run_one: Callable[[RunConfig, Path], Run]
+    config: RunConfig,
+    seeds: int,
+    out: Path,
+    *,
+    knowledge_files: Sequence[Path] = (),
+    reporter: Reporter,
+    force: bool = False,
+    resume: bool = False,
 ) -> dict[str, Any]:
     """Seeds 0 to `seeds - 1` into `out/seed-<n>`; the summary is written to `out/result.json` when all are done."""
-    runs = [run_one(replace(config, seed=seed), out / f"seed-{seed}").result for seed in range(seeds)]
+    config = replace(config, seed=0)
+    read_inputs(config, knowledge_files)
+    claim_folder(out, config, force=force, resume=resume)
+    runs = []
+    for seed in range(seeds):
+        run = distill(
+            replace(config, seed=seed),
+            out / f"seed-{seed}",
+            knowledge_files=knowledge_files,
+            reporter=reporter,
+            resume=True,
+        )
+        reporter.say(result_line(run.result))
+        runs.append(run.result)
     summary = summarise(runs)
     write_json(out / "result.json", summary)
     return summary

@@ -10,11 +10,19 @@ from rich.table import Table
 from graph2mlp.console import table
 
 if TYPE_CHECKING:
-    from graph2mlp.latency import Row
+    from graph2mlp.latency_rows import Row
 
-__all__ = ["latency_table", "result_table"]
+__all__ = ["latency_table", "result_line", "result_table"]
 
 _SETTINGS = ("test", "tran", "ind", "prod", "cold")
+
+
+def result_line(result: dict[str, Any]) -> str:
+    """One run in one line."""
+    key = "test" if "test" in result["student"] else "prod"
+    scores = {part: (result[part] or {}).get(key) for part in ("teacher", "mlp", "student")}
+    parts = [f"{part} {100 * score:.2f} %" for part, score in scores.items() if score is not None]
+    return f"seed {result['seed']}: {key} accuracy: {', '.join(parts)}"
 
 
 def result_table(result: dict[str, Any]) -> Table:

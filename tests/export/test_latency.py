@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from graph2mlp.errors import BundleError, ConfigError
-from graph2mlp.latency import (
+from graph2mlp.latency import bench_bundle
+from graph2mlp.latency_rows import (
     ANSWER,
     FETCH,
     MLP,
@@ -17,7 +18,6 @@ from graph2mlp.latency import (
     RUN_ONLY,
     TORCH,
     WHOLE,
-    bench_bundle,
     write_bench_csv,
     write_bench_json,
 )
