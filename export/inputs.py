@@ -20,6 +20,7 @@ from __future__ import annotations
 import csv
 import re
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -184,7 +185,7 @@ def _from_arrays(path: Path) -> Requests:
                 raise RequestError(f"{path} holds a single array, not named ones; save it with numpy.savez.")
             with file:
                 arrays = {name: file[name] for name in file.files}
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise RequestError(f"{path} cannot be read as npz without unpickling ({error}).") from None
     parts: dict[str, NDArray[Any]] = {name: arrays[name] for name in ("x", "values", "neighbors") if name in arrays}
     if "indptr" in arrays:

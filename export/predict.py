@@ -43,6 +43,8 @@ def predict_file(bundle: str | os.PathLike[str], source: Path, *, out: Path | No
     """
     if out is not None:
         check_output(out)
+        if Path(bundle).is_dir() and out.resolve().is_relative_to(Path(bundle).resolve()):
+            raise RequestError(f"{out} would be inside the bundle, which must stay as it is. Choose another --out.")
         if out.exists() and source.exists() and out.samefile(source):
             raise RequestError(f"{out} is the file of requests itself. Choose another --out.")
     predictor = Predictor(bundle)

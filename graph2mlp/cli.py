@@ -44,6 +44,9 @@ def _one_line_errors(resume: Path | None = None) -> Iterator[None]:
     except Graph2MLPError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
+    except BrokenPipeError:  # `| head` has seen enough
+        sys.stderr.close()
+        raise typer.Exit(0) from None
     except OSError as error:  # disk full, read-only folder, no permission
         where = f": {error.filename}" if error.filename else ""
         typer.echo(f"error: {error.strerror or error}{where}", err=True)
@@ -79,9 +82,9 @@ def distill(
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Fixes split, weights and order of batches.")] = None,
     seeds: Annotated[int | None, typer.Option(min=2, help="Run seeds 0 to N-1 and report mean and deviation.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder. [default: runs/GRAPH-METHOD]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/GRAPH-METHOD.")] = None,
     root: Annotated[
-        Path | None, typer.Option(help="Folder of raw files. [default: $GRAPH2MLP_DATA, else ./data]")
+        Path | None, typer.Option(help="Folder of raw files. Default: $GRAPH2MLP_DATA, else ./data.")
     ] = None,
     knowledge: Annotated[
         list[Path] | None, typer.Option(help="Knowledge file of a teacher trained elsewhere; repeat for several.")
@@ -105,6 +108,8 @@ def distill(
 
         if device not in ("auto", "cpu"):
             raise ConfigError(f"Cannot train on device '{device}': this version trains on the CPU. Use --device cpu.")
+        if resume and force:
+            raise typer.BadParameter("give --resume or --force, not both")
         if seed is not None and seeds is not None:
             raise typer.BadParameter("give --seed or --seeds, not both")
         settings = resolve_config(
@@ -161,7 +166,7 @@ def export(
     features: Annotated[
         Features, typer.Option(help="Form of the features in a request; auto follows the graph.")
     ] = Features.auto,
-    out: Annotated[Path | None, typer.Option(help="Bundle folder, or a .zip file. [default: RUN/bundle]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Bundle folder, or a .zip file. Default: RUN/bundle.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
 ) -> None:
     """Write a verified, deployable bundle from a finished run; it runs with numpy and onnxruntime alone."""
@@ -216,7 +221,7 @@ def predict(
     bundle: Annotated[Path, typer.Argument(help="A bundle, folder or .zip.")],
     requests: Annotated[Path, typer.Argument(metavar="INPUT", help="Requests: .csv, .npz or .parquet.")],
     out: Annotated[
-        Path | None, typer.Option(help="Answers: .csv, .npz or .parquet. [default: csv to the terminal]")
+        Path | None, typer.Option(help="Answers: .csv, .npz or .parquet. Default: csv to the terminal.")
     ] = None,
 ) -> None:
     """Answer a file of requests: id, label and probability for each. Needs no torch."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from graph2mlp.errors import ConfigError, suggest
-from graph2mlp.methods import method_class
+from graph2mlp.methods import METHODS, method_class
 from graph2mlp.methods.base import Method, TrainConfig
 from graph2mlp.structure import check_encoder
 from graph2mlp.students.base import StudentConfig
@@ -105,10 +105,15 @@ def resolve_config(
         raise ConfigError("No graph given. Name one, for example: graph2mlp distill digits")
     if top["setting"] not in ("transductive", "production"):
         raise ConfigError(f"Unknown setting '{top['setting']}'. Known: transductive, production.")
-    if not isinstance(top["seed"], int) or top["seed"] < 0:
-        raise ConfigError(f"seed must be a whole number of at least 0 (got {top['seed']!r})")
+    if not isinstance(top["seed"], int) or not 0 <= top["seed"] < 2**32:
+        raise ConfigError(f"seed must be a whole number from 0 to {2**32 - 1} (got {top['seed']!r})")
     if top["root"] is not None and not isinstance(top["root"], str):
         raise ConfigError(f"root must be a folder's name (got {top['root']!r})")
+    # As typed they would mean another place when the run is opened from another folder.
+    if Path(top["graph"]).suffix:
+        top["graph"] = str(Path(top["graph"]).resolve())
+    if top["root"] is not None:
+        top["root"] = str(Path(top["root"]).resolve())
     cls = method_class(str(top["method"]))
     types = {**_GROUPS, str(top["method"]): cls}
     tree: Tree = {name: dict(cls.defaults.get(name, {})) for name in types}
@@ -141,6 +146,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 def _groups(given: Mapping[str, Any], types: Mapping[str, type]) -> Tree:
     for name, values in given.items():
+        if name in METHODS and name not in types:
+            raise ConfigError(f"These are settings for method '{name}'. Remove [{name}], or use --method {name}.")
         if name not in types:
             raise ConfigError(f"Unknown group of settings '{name}'. {suggest(name, types)}")
         if not isinstance(values, dict):

@@ -18,7 +18,7 @@ from graph2mlp.atomic import write_json, write_text
 from graph2mlp.config import RunConfig, load_config
 from graph2mlp.console import Reporter
 from graph2mlp.data.graph import GraphData
-from graph2mlp.errors import Graph2MLPError, KnowledgeError, RunError
+from graph2mlp.errors import ConfigError, Graph2MLPError, KnowledgeError, RunError
 from graph2mlp.evaluation import evaluate_knowledge, evaluate_student, evaluate_teacher, student_agreement
 from graph2mlp.measure import peak_rss_mb
 from graph2mlp.methods.base import Stage
@@ -82,11 +82,16 @@ def read_inputs(config: RunConfig, files: Sequence[Path] = ()) -> Inputs:
                 "Extract it from the observed graph only."
             )
         one.aligned(observed)
+        if one.graph and one.graph != observed.fingerprint():
+            raise KnowledgeError(
+                f"{file} was extracted from another graph, or from this one with another split, whose training labels "
+                "may be test labels here. Use the same graph, seed and setting, or extract it again."
+            )
     return Inputs(graph, observed, knowledge)
 
 
-def claim_folder(out: Path, config: RunConfig, *, force: bool, resume: bool) -> bool:
-    """Make `out` the folder of this run; whether it is new.
+def claim_folder(out: Path, config: RunConfig, *, force: bool, resume: bool, several: bool = False) -> bool:
+    """Make `out` the folder of this run; whether it is new. `several` says that it holds one folder per seed.
 
     Raises:
         RunError: it exists and is neither to be replaced nor continued, or was made with other settings.
@@ -94,7 +99,7 @@ def claim_folder(out: Path, config: RunConfig, *, force: bool, resume: bool) -> 
     settings = out / "config.toml"
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         if resume and settings.exists():
-            if load_config(settings) != config:
+            if load_config(settings) != config or several != any(out.glob("seed-*")):
                 raise RunError(f"{out} was started with other settings (see {settings}). Resume with the same ones.")
             return False
         if not force:
@@ -123,6 +128,8 @@ def distill(
     The folder is finished when `result.json` is in it, which is written last. A new folder of a run that fails by a
     mistake of ours or the user's is removed; one that was interrupted stays, to be resumed.
     """
+    if knowledge_files and not config.hyper.needs_teacher:
+        raise ConfigError(f"Method '{config.method}' learns from no teacher, so --knowledge has no use.")
     inputs = read_inputs(config, knowledge_files)
     new = claim_folder(out, config, force=force, resume=resume)
     if (out / "result.json").exists():
@@ -130,7 +137,7 @@ def distill(
     try:
         with torch_threads(training_threads(inputs.observed)):
             _run_stages(config, inputs, out, reporter or Reporter())
-    except Graph2MLPError:
+    except Exception:  # an interrupt is no Exception: that folder stays, to be resumed
         if new:
             shutil.rmtree(out)
         raise
@@ -259,6 +266,7 @@ def _result(
         "threads": torch.get_num_threads(),
         "peak_rss_mb": peak_rss_mb(),
         "fingerprint": weights_fingerprint(student),
+        "graph_fingerprint": graph.fingerprint(),
         "versions": _versions(),
     }
 

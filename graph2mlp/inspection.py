@@ -19,7 +19,7 @@ def describe(path: Path) -> tuple[str, Rows]:
     Raises:
         Graph2MLPError: it is damaged, or not one of ours.
     """
-    if not path.exists():
+    if not path.exists() and str(path) not in _graph_names():
         raise DataError(f"No such file or folder: {path}. Expected a graph, a knowledge file, a run or a bundle.")
     if (path / "bundle.json").exists() or _is_bundle_zip(path):
         return _bundle(path)
@@ -31,6 +31,13 @@ def describe(path: Path) -> tuple[str, Rows]:
     if path.is_dir():
         raise DataError(f"{path} is neither a run (no config.toml) nor a bundle (no bundle.json).")
     return _graph(path)
+
+
+def _graph_names() -> list[str]:
+    require("torch", extra="distill", purpose="graph2mlp inspect, for anything but a bundle,")
+    from graph2mlp.data.datasets import dataset_names
+
+    return dataset_names()
 
 
 def _is_bundle_zip(path: Path) -> bool:
@@ -103,8 +110,6 @@ def _knowledge(path: Path) -> tuple[str, Rows]:
 
 
 def _graph(path: Path) -> tuple[str, Rows]:
-    import torch
-
     from graph2mlp.data.datasets import load_graph
     from graph2mlp.data.graph import csr_neighbours
 
@@ -112,7 +117,8 @@ def _graph(path: Path) -> tuple[str, Rows]:
     pointer, _neighbours = csr_neighbours(graph.edge_index, graph.num_nodes)
     degree = pointer.diff()
     source, target = graph.edge_index
-    same = (graph.y[source] == graph.y[target]).float().mean() if graph.num_edges else torch.tensor(float("nan"))
+    known = (graph.y[source] >= 0) & (graph.y[target] >= 0)
+    same = (graph.y[source] == graph.y[target])[known].float().mean()  # NaN when no edge joins labelled nodes
     parts = ", ".join(f"{name} {len(part)}" for name, part in graph.split.parts().items() if len(part))
     return f"Graph {path}", [
         ["nodes", str(graph.num_nodes)],

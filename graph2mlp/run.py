@@ -23,6 +23,7 @@ from graph2mlp.methods.mlp import MLP
 from graph2mlp.structure.table import StructureTable
 from graph2mlp.students.base import Student, StudentSpec
 from graph2mlp.teachers.cache import load_teacher
+from graph2mlp.teachers.extract import weights_fingerprint
 from graph2mlp.teachers.knowledge import TeacherKnowledge
 from graph2mlp.teachers.models import Teacher
 
@@ -49,7 +50,13 @@ class Run:
 
     @cached_property
     def _graph(self) -> GraphData:
-        return run_graph(self.config)
+        graph = run_graph(self.config)
+        if graph.fingerprint() != self.result["graph_fingerprint"]:
+            raise RunError(
+                f"The graph '{self.config.graph}', its split or {self.path / 'config.toml'} changed since {self.path} "
+                "was made, so its figures would mean nothing. Run distill again."
+            )
+        return graph
 
     def graph(self) -> GraphData:
         """The full graph, `.split` as in training."""
@@ -57,7 +64,13 @@ class Run:
 
     def student(self) -> Student:
         """The trained student, in evaluation mode."""
-        return _load_student(self.path / "student.safetensors", self.config.hyper)
+        path = self.path / "student.safetensors"
+        student = _load_student(path, self.config.hyper)
+        if weights_fingerprint(student) != self.fingerprint:
+            raise RunError(
+                f"{path} does not hold the weights that {self.path / 'result.json'} reports. Run distill again."
+            )
+        return student
 
     def control(self) -> Student | None:
         """The plain MLP the student is compared with; None in runs that did not keep it."""
@@ -67,7 +80,15 @@ class Run:
     def structure(self) -> StructureTable | None:
         """The structure table, None for a student that reads features only."""
         path = self.path / "structure.safetensors"
-        return StructureTable.load(path) if self.config.hyper.reads_structure else None
+        if not self.config.hyper.reads_structure:
+            return None
+        table = StructureTable.load(path)
+        if len(table.rows) != self.result["graph"]["nodes"]:
+            raise RunError(
+                f"{path} has {len(table.rows)} rows, but the graph has {self.result['graph']['nodes']} nodes. "
+                "Run distill again."
+            )
+        return table
 
     def knowledge(self) -> list[TeacherKnowledge]:
         """What the teachers said; empty for a method without."""
@@ -133,6 +154,9 @@ def _read_result(path: Path) -> dict[str, Any]:
     if not isinstance(result, dict) or result.get("schema") != SCHEMA:
         found = result.get("schema") if isinstance(result, dict) else None
         raise RunError(f"{file} has schema {found}, expected {SCHEMA}. It was written by another version.")
+    needed = {"runs"} if "runs" in result else {"graph", "student", "fingerprint", "graph_fingerprint"}
+    if (missing := sorted(needed - result.keys())) or result.get("runs") == []:
+        raise RunError(f"{file} is damaged: {', '.join(missing) or 'a run'} is missing. Run distill again.")
     return result
 
 

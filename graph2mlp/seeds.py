@@ -31,7 +31,7 @@ def distill_seeds(
     """Seeds 0 to `seeds - 1` into `out/seed-<n>`; the summary is written to `out/result.json` when all are done."""
     config = replace(config, seed=0)
     read_inputs(config, knowledge_files)
-    claim_folder(out, config, force=force, resume=resume)
+    claim_folder(out, config, force=force, resume=resume, several=True)
     runs = []
     for seed in range(seeds):
         run = distill(

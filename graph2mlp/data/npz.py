@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,7 +88,7 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
                 except ValueError as error:
                     if "Object arrays" not in str(error):
                         raise
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise DataError(f"{path} is not a readable .npz file ({error}). Save it again with numpy.savez.") from None
     return arrays
 
@@ -107,7 +108,9 @@ def read_raw(path: Path) -> RawGraph:
         features = arrays["attr_matrix"].astype(np.float32)
     else:
         raise DataError(f"{path} has no node features (attr_data or attr_matrix).")
-    labels = arrays["labels"].astype(np.int64)
+    labels = _numbers(arrays, "labels", np.integer, path).astype(np.int64)
+    if labels.ndim != 1 or not labels.size:
+        raise DataError(f"{path}: labels must be a list of integers, got shape {labels.shape}.")
     count = int(labels.max()) + 1
     names = tuple(str(name) for name in arrays.get("class_names", ()))
     return RawGraph(_csr(arrays, "adj", path), features, labels, names if len(names) == count else _numbered(count))
@@ -131,10 +134,15 @@ def read_graph(path: Path, seed: int) -> GraphData:
     y = arrays["y"]
     if not np.issubdtype(y.dtype, np.integer):
         raise DataError(f"{path}: labels y must be integers, got {y.dtype}.")
+    for name, dimensions in (("x", 2), ("edge_index", 2)):
+        if arrays[name].ndim != dimensions:
+            raise DataError(f"{path}: {name} must have {dimensions} dimensions, got shape {arrays[name].shape}.")
+    if y.ndim != 1:
+        raise DataError(f"{path}: labels must be int64 [nodes], got shape {y.shape}.")
     count = int(y.max()) + 1 if y.size else 0
     return GraphData(
         name=path.stem,
-        x=torch.from_numpy(_numbers(arrays, "x", np.number, path).astype(np.float32)),
+        x=torch.from_numpy(_single(_numbers(arrays, "x", np.number, path))),
         edge_index=torch.from_numpy(_numbers(arrays, "edge_index", np.integer, path).astype(np.int64)),
         y=torch.from_numpy(y.astype(np.int64)),
         split=_stored_split(arrays, path) or per_class_split(y, seed),
@@ -144,20 +152,32 @@ def read_graph(path: Path, seed: int) -> GraphData:
 
 def _numbers(arrays: dict[str, np.ndarray], name: str, kind: type, path: Path) -> np.ndarray:
     """The array `name`, which must hold numbers of `kind`: a cast would cut 0.5 down to node 0."""
-    if not np.issubdtype(arrays[name].dtype, kind):
+    if not np.issubdtype(arrays[name].dtype, kind) or np.iscomplexobj(arrays[name]):
         wanted = "integers" if kind is np.integer else "numbers"
         raise DataError(f"{path}: {name} must hold {wanted}, got {arrays[name].dtype}.")
     return arrays[name]
 
 
+def _single(values: np.ndarray) -> np.ndarray:
+    """As float32; what does not fit becomes infinite, which `GraphData` refuses by name."""
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)
+
+
 def _stored_split(arrays: dict[str, np.ndarray], path: Path) -> Split | None:
-    if not {"train", "val", "test"} <= arrays.keys():
+    found = sorted(name for name in ("train", "val", "test") if name in arrays)
+    if not found:
         return None
+    if len(found) < 3:
+        # Drawing a split of our own would put the user's test nodes into training.
+        raise DataError(f"{path} holds {' and '.join(found)} only. Store train, val and test, or none of them.")
 
     def positions(name: str) -> Tensor:
-        mask = arrays[name].dtype == bool
-        ids = np.nonzero(arrays[name])[0] if mask else _numbers(arrays, name, np.integer, path)
-        return torch.from_numpy(ids.astype(np.int64))
+        if arrays[name].dtype != bool:
+            return torch.from_numpy(_numbers(arrays, name, np.integer, path).astype(np.int64))
+        if arrays[name].shape != arrays["y"].shape:
+            raise DataError(f"{path}: mask {name} has shape {arrays[name].shape}, expected {arrays['y'].shape}.")
+        return torch.from_numpy(np.nonzero(arrays[name])[0].astype(np.int64))
 
     return Split(*(positions(name) for name in ("train", "val", "test")))
 
@@ -168,7 +188,7 @@ def _csr(arrays: dict[str, np.ndarray], prefix: str, path: Path) -> sp.csr_matri
         matrix = sp.csr_matrix(tuple(parts), shape=tuple(int(n) for n in arrays[f"{prefix}_shape"]))
         matrix.check_format(full_check=True)
         return matrix
-    except (KeyError, ValueError, IndexError) as error:
+    except (KeyError, ValueError, IndexError, TypeError) as error:
         raise DataError(f"{path}: the {prefix} matrix is broken ({error}).") from None
 
 

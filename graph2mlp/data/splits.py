@@ -78,7 +78,10 @@ def per_class_split(
 
     def draw(count: int, pool: np.ndarray, what: str) -> np.ndarray:
         if len(pool) < count:
-            raise DataError(f"{what} has {len(pool)} nodes left, but the split needs {count}.")
+            raise DataError(
+                f"{what} has {len(pool)} nodes left, but the split needs {count}. "
+                "Store train, val and test in the graph's file to use a split of your own."
+            )
         picked = state.choice(pool, count, replace=False)
         free[picked] = False
         return picked

@@ -32,7 +32,7 @@ class TrainConfig:
     weight_decay: float = 5e-4
     """L2 penalty."""
     batch_size: int = 512
-    """Rows per step; the last batch of an epoch may be smaller and is not dropped."""
+    """Rows per step at most; an epoch is cut into batches of about one size, and no row is dropped."""
     epochs: int = 500
     """Passes over the training rows at most."""
     patience: int = 50

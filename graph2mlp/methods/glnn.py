@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -38,7 +39,7 @@ class GLNN(Method):
     """Softens both sides; the loss is scaled by its square."""
 
     def __post_init__(self) -> None:
-        if self.hard < 0 or self.soft < 0 or self.hard + self.soft == 0:
+        if not (self.hard >= 0 and self.soft >= 0 and 0 < self.hard + self.soft < math.inf):
             raise ConfigError(f"glnn needs weights of at least 0, not both 0 (got hard={self.hard}, soft={self.soft})")
         SoftLabels(self.temperature)  # refuses an impossible one before anything is trained
 

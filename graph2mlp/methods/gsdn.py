@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -53,7 +54,7 @@ class GSDN(Method):
     """Width of the mixing network."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.rho <= 1 or self.alpha < 0:
+        if not 0 < self.rho <= 1 or not 0 <= self.alpha < math.inf:
             raise ConfigError(f"gsdn needs rho in (0, 1] and alpha >= 0; got {self.rho}, {self.alpha}")
         if self.mixer_hidden < 1 or not self.mixer_lr > 0:
             raise ConfigError(

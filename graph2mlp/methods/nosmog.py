@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -73,8 +74,8 @@ class NOSMOG(Method):
 
     def __post_init__(self) -> None:
         for name in ("hard", "soft", "similarity", "adversarial"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"nosmog.{name} must not be negative (got {getattr(self, name)})")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"nosmog.{name} must be at least 0 and finite (got {getattr(self, name)})")
         # Both refuse impossible settings; better here than after the teacher has been trained.
         SoftLabels(self.temperature)
         self._adversary()

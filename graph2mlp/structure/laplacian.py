@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 import torch
-from scipy.sparse.linalg import eigsh
+from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 
 from graph2mlp.data.graph import GraphData, csr_neighbours
 from graph2mlp.errors import DataError
@@ -39,7 +39,13 @@ def laplacian_eigenvectors(graph: GraphData, *, dim: int, seed: int) -> tuple[to
     count = min(dim, len(connected) - 1)
     # A fixed start makes the iteration repeatable; ARPACK would draw its own.
     start = np.random.RandomState(seed).rand(len(connected))
-    values, vectors = eigsh(normalised, k=count, which="LA", v0=start)
+    try:
+        values, vectors = eigsh(normalised, k=count, which="LA", v0=start)
+    except ArpackNoConvergence as error:
+        raise DataError(
+            f"The eigenvectors of graph '{graph.name}' did not converge ({error}). Lower structure.dim, or use "
+            "structure.encoder=deepwalk."
+        ) from None
     vectors = vectors[:, np.argsort(-values)]
     largest = vectors[np.abs(vectors).argmax(0), np.arange(count)]
     vectors = vectors * np.sign(largest)

@@ -39,6 +39,8 @@ class StudentConfig:
             least = 2 if name == "layers" else 1
             if getattr(self, name) < least:
                 raise ConfigError(f"student.{name} must be at least {least} (got {getattr(self, name)})")
+        if self.hidden > 65_536 or self.layers > 64:
+            raise ConfigError(f"student: at most 65536 wide and 64 layers deep (got {self.hidden}, {self.layers})")
         for name in ("dropout", "input_dropout", "structure_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"student.{name} must be in [0, 1) (got {getattr(self, name)})")

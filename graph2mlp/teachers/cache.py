@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -60,11 +61,14 @@ def obtain_teacher(
         return found
     model, fitted = train_teacher(graph, config, seed=seed, log=log, checkpoints=checkpoints)
     knowledge = extract_knowledge(model, graph, name=config.name)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_teacher(model, folder / "weights.safetensors")
-    knowledge.save(folder / "knowledge.safetensors")
-    # Last: an entry without it is incomplete and will be made again.
-    write_json(folder / "entry.json", {"val": fitted.best.accuracy, "seconds": fitted.seconds})
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_teacher(model, folder / "weights.safetensors")
+        knowledge.save(folder / "knowledge.safetensors")
+        # Last: an entry without it is incomplete and will be made again.
+        write_json(folder / "entry.json", {"val": fitted.best.accuracy, "seconds": fitted.seconds})
+    except OSError as error:  # the run has its teacher; the next one will train it again
+        warnings.warn(f"The teacher was not kept in {folder}: {error}. Set GRAPH2MLP_CACHE.", stacklevel=2)
     return TrainedTeacher(model, knowledge, fitted.best.accuracy, fitted.seconds, cached=False)
 
 

@@ -61,10 +61,7 @@ class NodeBatches:
 
     def __call__(self) -> Iterator[Batch]:
         order = self.pool[torch.randperm(len(self.pool), generator=self.generator)]
-        chunks = list(order.split(self.size))
-        if len(chunks) > 1 and len(chunks[-1]) == 1:
-            chunks[-2:] = [torch.cat(chunks[-2:])]  # batch normalisation has no variance in one row
-        yield from map(self.read, chunks)
+        yield from map(self.read, _equal_parts(order, self.size))
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +92,7 @@ class EdgeBatches:
 
     def __call__(self) -> Iterator[EdgeBatch]:
         order = torch.randperm(self.num_nodes, generator=self.generator)
-        for chosen in order.split(self.size):
+        for chosen in _equal_parts(order, self.size):
             labelled = self.train[torch.randperm(len(self.train), generator=self.generator)[: self.size]]
             source = torch.cat([chosen, labelled])
             negative = torch.randint(self.num_nodes, (len(source),), generator=self.generator)
@@ -109,3 +106,13 @@ class EdgeBatches:
         rank = (torch.rand(len(ids), generator=self.generator) * degree).long()
         position = (self.pointer[ids] + rank).clamp(max=max(0, len(self.neighbours) - 1))
         return torch.where(degree > 0, self.neighbours[position], ids) if len(self.neighbours) else ids
+
+
+def _equal_parts(order: Tensor, most: int) -> tuple[Tensor, ...]:
+    """As few parts of at most `most` rows as possible, all of about one size.
+
+    A small rest would take a full step of the optimiser in the direction of a few rows: two rows left over from batches
+    of 512 cost a student on `digits` five points.
+    """
+    parts: tuple[Tensor, ...] = order.tensor_split(-(-len(order) // most))
+    return parts

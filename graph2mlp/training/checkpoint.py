@@ -28,6 +28,8 @@ class LoopState:
     best: Score
     best_epoch: int
     epoch: int
+    seconds: float
+    cpu_seconds: float
 
 
 class Checkpoint:
@@ -49,6 +51,7 @@ class Checkpoint:
         best: Score,
         best_epoch: int,
         epoch: int,
+        cost: tuple[float, float],
     ) -> None:
         """Write the state after `epoch` if it is time."""
         if time.monotonic() - self._last < self.seconds:
@@ -63,7 +66,8 @@ class Checkpoint:
             for number, optimizer in enumerate(player.optimizers):
                 for index, state in optimizer.state_dict()["state"].items():
                     tensors |= {f"{player.name}/adam{number}/{index}/{k}": torch.as_tensor(v) for k, v in state.items()}
-        about = {"epoch": epoch, "best_epoch": best_epoch, "best": [best.accuracy, best.negative_loss]}
+        about: dict[str, Any] = {"epoch": epoch, "best_epoch": best_epoch, "cost": cost}
+        about["best"] = [best.accuracy, best.negative_loss]
         with atomic_path(self.path) as temporary:
             # clone: safetensors refuses tensors that share memory
             save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, temporary, _json(about))
@@ -81,27 +85,20 @@ class Checkpoint:
 
         try:
             with safe_open(self.path, framework="pt") as file:
-                about = json.loads(file.metadata()["loop"])
+                about = json.loads((file.metadata() or {})["loop"])
+                best, seconds, cpu = Score(*about["best"]), *map(float, about["cost"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
             for player in players:
                 _restore_player(player, tensors)
             for i, generator in enumerate(_all(generators)):
                 generator.set_state(tensors[f"random/{i}"])
-        except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise RunError(
                 f"Checkpoint {self.path} does not fit this run ({reason}). Delete it to start over."
             ) from None
-        return LoopState(
-            {name.removeprefix("kept/"): tensor for name, tensor in tensors.items() if name.startswith("kept/")},
-            Score(*about["best"]),
-            about["best_epoch"],
-            about["epoch"],
-        )
-
-    def remove(self) -> None:
-        """The loop is done; nothing is left to resume."""
-        self.path.unlink(missing_ok=True)
+        kept = {name.removeprefix("kept/"): tensor for name, tensor in tensors.items() if name.startswith("kept/")}
+        return LoopState(kept, best, about["best_epoch"], about["epoch"], seconds, cpu)
 
 
 def _all(generators: Sequence[torch.Generator]) -> list[torch.Generator]:

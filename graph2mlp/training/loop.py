@@ -71,6 +71,7 @@ def fit(
     kept, best, best_epoch, first = copy.deepcopy(model.state_dict()), Score(-1.0, -math.inf), 0, 1
     if checkpoint is not None and (state := checkpoint.restore(players, generators)) is not None:
         kept, best, best_epoch, first = state.kept, state.best, state.best_epoch, state.epoch + 1
+        started, cpu_started = started - state.seconds, cpu_started - state.cpu_seconds
     epoch = first - 1
     for epoch in range(first, epochs + 1):
         if epoch - max(best_epoch, burn_in) > patience:
@@ -86,7 +87,10 @@ def fit(
             kept, best, best_epoch = copy.deepcopy(model.state_dict()), now, epoch
         log(epoch, {**figures, "val": now.accuracy, "val_loss": -now.negative_loss})
         if checkpoint is not None:
-            checkpoint.maybe_save(players, generators, kept=kept, best=best, best_epoch=best_epoch, epoch=epoch)
+            cost = (time.perf_counter() - started, time.process_time() - cpu_started)
+            checkpoint.maybe_save(
+                players, generators, kept=kept, best=best, best_epoch=best_epoch, epoch=epoch, cost=cost
+            )
     model.load_state_dict(kept)
     model.eval()
     return Fitted(epoch, best_epoch, best, time.perf_counter() - started, time.process_time() - cpu_started)

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from graph2mlp.data.graph import HIDDEN_LABEL
+
 __all__ = ["Score", "accuracy", "agreement", "score"]
 
 
@@ -25,7 +27,9 @@ def score(logits: Tensor, labels: Tensor) -> Score:
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
-    """Share of rows whose largest logit is the label, a fraction; NaN for no rows."""
+    """Share of rows whose largest logit is the label, a fraction; rows without a label do not count; NaN for none."""
+    known = labels != HIDDEN_LABEL
+    logits, labels = logits[known], labels[known]
     if not labels.numel():
         return float("nan")
     return float((logits.argmax(-1) == labels).float().mean())
