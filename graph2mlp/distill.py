@@ -99,7 +99,8 @@ def claim_folder(out: Path, config: RunConfig, *, force: bool, resume: bool, sev
     settings = out / "config.toml"
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         if resume and settings.exists():
-            if load_config(settings) != config or several != any(out.glob("seed-*")):
+            other_kind = (out / "metrics.jsonl").exists() if several else any(out.glob("seed-*"))
+            if load_config(settings) != config or other_kind:
                 raise RunError(f"{out} was started with other settings (see {settings}). Resume with the same ones.")
             return False
         if not force:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -31,16 +32,16 @@ def distill_seeds(
     """Seeds 0 to `seeds - 1` into `out/seed-<n>`; the summary is written to `out/result.json` when all are done."""
     config = replace(config, seed=0)
     read_inputs(config, knowledge_files)
-    claim_folder(out, config, force=force, resume=resume, several=True)
-    runs = []
+    new = claim_folder(out, config, force=force, resume=resume, several=True)
+    runs: list[dict[str, Any]] = []
     for seed in range(seeds):
-        run = distill(
-            replace(config, seed=seed),
-            out / f"seed-{seed}",
-            knowledge_files=knowledge_files,
-            reporter=reporter,
-            resume=True,
-        )
+        folder, one = out / f"seed-{seed}", replace(config, seed=seed)
+        try:
+            run = distill(one, folder, knowledge_files=knowledge_files, reporter=reporter, resume=True)
+        except Exception:
+            if new and not runs:
+                shutil.rmtree(out)  # as for a single run: a failure at the start leaves nothing behind
+            raise
         reporter.say(result_line(run.result))
         runs.append(run.result)
     summary = summarise(runs)

@@ -120,3 +120,21 @@ def test_answers_do_not_go_into_the_bundle(made: Path, tmp_path: Path) -> None:
 def test_help_shows_defaults() -> None:
     """Square brackets are eaten by the help's markup."""
     assert "Default: runs/GRAPH-METHOD" in " ".join(invoke("distill", "--help").stdout.replace("│", " ").split())
+
+
+def test_several_seeds_go_on_from_before_the_first(made: Path, tmp_path: Path) -> None:
+    """Killed right after the folder was claimed, there is no seed yet, and still it is the same command's folder."""
+    out = tmp_path / "several"
+    assert distill(made / "tiny.npz", out, "--method", "glnn", "--seeds", "2").exit_code == 0
+    for part in out.iterdir():
+        if part.name != "config.toml":
+            shutil.rmtree(part) if part.is_dir() else part.unlink()
+    assert distill(made / "tiny.npz", out, "--method", "glnn", "--seeds", "2", "--resume").exit_code == 0
+
+
+def test_several_seeds_that_fail_at_once_leave_nothing(tmp_path: Path) -> None:
+    """After the mistake is mended, the same command must work."""
+    file = save_npz(community_graph(), tmp_path / "g.npz", edge_index=np.zeros((2, 0), int))
+    out = tmp_path / "several"
+    assert_one_line_error(distill(file, out, "--method", "nosmog", "--seeds", "2"), "glnn")
+    assert not out.exists()
