@@ -92,7 +92,7 @@ def run_one(
         "agreement": _round(student["agreement"]),
         "cpu_s_structure": round(result["cpu_seconds"]["structure"], 2),
         "cpu_s_student": round(result["cpu_seconds"]["student"], 2),
-        "commit": _commit(),
+        "commit": commit(),
         "torch": result["versions"]["torch"],
     }
     for who in ("teacher", "mlp", "student"):
@@ -134,7 +134,8 @@ def _round(value: float | None) -> float | str:
     return "" if value is None else round(value, 5)
 
 
-def _commit() -> str:
+def commit() -> str:
+    """The commit the figures belong to, marked when files differ from it."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=10"]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 

@@ -9,6 +9,8 @@ Graph2MLPError
 +-- BundleError       a bundle is missing, damaged or from another version
 |   +-- ParityError   an exported file disagrees with the network it came from
 +-- RequestError      a prediction request does not fit the bundle
++-- KernelError       tensors or settings that a loss of `graph2mlp.kernels` cannot take (also a ValueError)
+|   +-- BackendError  the backend asked for cannot run here, or not on these tensors
 +-- MissingExtraError a command needs packages that the base install does not bring
 """
 
@@ -20,10 +22,12 @@ from collections.abc import Iterable
 from types import ModuleType
 
 __all__ = [
+    "BackendError",
     "BundleError",
     "ConfigError",
     "DataError",
     "Graph2MLPError",
+    "KernelError",
     "KnowledgeError",
     "MethodError",
     "MissingExtraError",
@@ -69,6 +73,14 @@ class ParityError(BundleError):
 
 class RequestError(Graph2MLPError):
     """A prediction request does not fit the bundle."""
+
+
+class KernelError(Graph2MLPError, ValueError):
+    """Tensors or settings that a loss of `graph2mlp.kernels` cannot take."""
+
+
+class BackendError(KernelError):
+    """The backend asked for cannot run here, or not on these tensors."""
 
 
 class MissingExtraError(Graph2MLPError):
