@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from graph2mlp.methods import METHODS, method_class
@@ -57,7 +57,15 @@ def all_cards() -> list[Card]:
 
 
 def setting_docs(cls: type) -> dict[str, str]:
-    """The string under each field of a dataclass, which Python itself throws away."""
+    """The string under each field of a dataclass and of those it extends, which Python itself throws away."""
+    docs: dict[str, str] = {}
+    for one in reversed(cls.__mro__):
+        if is_dataclass(one):
+            docs |= _own_docs(one)
+    return docs
+
+
+def _own_docs(cls: type) -> dict[str, str]:
     body = ast.parse(inspect.cleandoc(inspect.getsource(cls))).body[0]
     assert isinstance(body, ast.ClassDef)
     docs: dict[str, str] = {}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from graph2mlp.errors import ConfigError, suggest
+from graph2mlp.losses.extra import LossConfig
 from graph2mlp.methods import METHODS, method_class
 from graph2mlp.methods.base import Method, TrainConfig
 from graph2mlp.structure import check_encoder
@@ -30,14 +31,15 @@ class StructureConfig:
     """How the edges become a table of vectors (methods of the regime `structure` only)."""
 
     encoder: str = "laplacian"
-    """laplacian or deepwalk."""
+    """laplacian, deepwalk (edges alone), smoothed (edges and features), or several joined as in laplacian+smoothed."""
     dim: int = 64
-    """Width of a node's vector."""
+    """Width of a node's vector, shared by the joined encoders."""
 
     def __post_init__(self) -> None:
         check_encoder(self.encoder)
-        if self.dim < 1:
-            raise ConfigError(f"structure.dim must be at least 1 (got {self.dim})")
+        parts = self.encoder.count("+") + 1
+        if self.dim < parts:
+            raise ConfigError(f"structure.dim must be at least {parts} with encoder '{self.encoder}' (got {self.dim})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,7 @@ class RunConfig:
     structure: StructureConfig
     student: StudentConfig
     train: TrainConfig
+    loss: LossConfig
     hyper: Method
     """The method's own settings; the table named like the method in a file."""
 
@@ -76,6 +79,7 @@ _GROUPS: Mapping[str, type] = {
     "structure": StructureConfig,
     "student": StudentConfig,
     "train": TrainConfig,
+    "loss": LossConfig,
 }
 _TOP = ("graph", "method", "setting", "seed", "root")
 
@@ -103,6 +107,8 @@ def resolve_config(
     top |= {key: value for key, value in arguments.items() if value is not None}
     if not isinstance(top.get("graph"), str):
         raise ConfigError("No graph given. Name one, for example: graph2mlp distill digits")
+    if "\0" in top["graph"]:
+        raise ConfigError(f"A graph's name cannot hold a zero byte (got {top['graph']!r}).")
     if top["setting"] not in ("transductive", "production"):
         raise ConfigError(f"Unknown setting '{top['setting']}'. Known: transductive, production.")
     if not isinstance(top["seed"], int) or not 0 <= top["seed"] < 2**32:
@@ -124,6 +130,9 @@ def resolve_config(
         tree["teacher"]["name"] = teacher
     problems: list[str] = []
     built: dict[str, Any] = {name: _build(types[name], name, values, problems) for name, values in tree.items()}
+    if built["loss"] is not None and built["loss"].used and not cls.needs_teacher:
+        names = ", ".join(f"loss.{name}" for name in built["loss"].used)
+        problems.append(f"{names} compares with a teacher, but method '{top['method']}' learns from none.")
     if problems:
         raise ConfigError(" ".join(problems))
     hyper = built.pop(str(top["method"]))

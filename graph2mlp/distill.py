@@ -6,6 +6,7 @@ import platform
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,6 +21,7 @@ from graph2mlp.console import Reporter
 from graph2mlp.data.graph import GraphData
 from graph2mlp.errors import ConfigError, Graph2MLPError, KnowledgeError, RunError
 from graph2mlp.evaluation import evaluate_knowledge, evaluate_student, evaluate_teacher, student_agreement
+from graph2mlp.losses.extra import LossConfig
 from graph2mlp.measure import peak_rss_mb
 from graph2mlp.methods.base import Stage
 from graph2mlp.methods.mlp import MLP
@@ -33,7 +35,7 @@ from graph2mlp.teachers.knowledge import TeacherKnowledge
 from graph2mlp.threads import torch_threads, training_threads
 from graph2mlp.training.checkpoint import Checkpoint
 from graph2mlp.training.journal import Journal
-from graph2mlp.training.loop import Fitted
+from graph2mlp.training.loop import EpochLog, Fitted
 from graph2mlp.training.metrics import accuracy
 from graph2mlp.training.student import train_student
 
@@ -42,10 +44,10 @@ __all__ = ["Inputs", "claim_folder", "distill", "read_inputs"]
 
 @dataclass(frozen=True)
 class _Cost:
-    """Seconds of wall clock, and of this process's CPU time."""
+    """Seconds of wall clock, and of this process's CPU time (None where it was not noted)."""
 
     wall: float
-    cpu: float
+    cpu: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +56,7 @@ class _Teaching:
 
     knowledge: tuple[TeacherKnowledge, ...]
     summary: dict[str, Any] | None
-    seconds: float
+    cost: _Cost = _Cost(0.0, 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +152,14 @@ def _run_stages(config: RunConfig, inputs: Inputs, out: Path, reporter: Reporter
     journal = Journal(out / "metrics.jsonl")
     teaching = _teach(config, inputs, out, journal, reporter)
     table, structure_cost = _structure(config, observed, graph.num_nodes, out, reporter)
-    stage = Stage(graph=observed, teachers=teaching.knowledge, structure=table, train=config.train, seed=config.seed)
+    stage = Stage(
+        graph=observed,
+        teachers=teaching.knowledge,
+        structure=table,
+        train=config.train,
+        seed=config.seed,
+        loss=config.loss,
+    )
     spec = StudentSpec(
         features=graph.num_features,
         structure=table.width if table else 0,
@@ -177,28 +186,31 @@ def _teach(config: RunConfig, inputs: Inputs, out: Path, journal: Journal, repor
         aligned = tuple(one.aligned(observed) for one in inputs.knowledge)
         first = aligned[0]
         val = accuracy(first.logits[observed.split.val], observed.y[observed.split.val])
-        summary = {"name": first.name, "parameters": None, "val": val, **evaluate_knowledge(first, graph)}
-        return _Teaching(aligned, summary, 0.0)
+        heard = {"name": first.name, "parameters": None, "val": val, **evaluate_knowledge(first, graph)}
+        return _Teaching(aligned, heard)
     if not config.hyper.needs_teacher:
-        return _Teaching((), None, 0.0)
-    with reporter.training(f"teacher ({config.teacher.name})", config.teacher.epochs) as progress:
-        trained = obtain_teacher(
-            observed,
-            config.teacher,
-            seed=config.seed,
-            log=lambda name: journal.stage(f"teacher {name}", progress),
-            checkpoints=out / "checkpoint",
-        )
+        return _Teaching((), None)
+    with ExitStack() as bars:
+
+        def log(name: str) -> EpochLog:
+            bars.close()  # the bar of the teacher before
+            progress = bars.enter_context(reporter.training(f"teacher ({name})", config.teacher.epochs))
+            return journal.stage(f"teacher {name}", progress)
+
+        trained = obtain_teacher(observed, config.teacher, seed=config.seed, log=log, checkpoints=out / "checkpoint")
     trained.knowledge.save(out / "knowledge" / f"{config.teacher.name}.safetensors")
     save_teacher(trained.model, out / "teacher.safetensors")
-    summary = {
+    summary: dict[str, Any] = {
         "name": config.teacher.name,
         "parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
         "val": trained.val,
         "cached": trained.cached,
         **evaluate_teacher(trained.model, trained.knowledge, graph),
     }
-    return _Teaching((trained.knowledge.aligned(observed),), summary, trained.seconds)
+    if trained.members:
+        summary["members"] = [{"name": one.knowledge.name, "val": one.val} for one in trained.members]
+    cost = _Cost(trained.seconds, trained.cpu_seconds)
+    return _Teaching((trained.knowledge.aligned(observed),), summary, cost)
 
 
 def _structure(
@@ -218,7 +230,7 @@ def _control(config: RunConfig, spec: StudentSpec, stage: Stage, journal: Journa
     """The plain MLP of the student's shape, on features and labels alone: what distillation is measured against."""
     # Trained by its own settings, unless this run is the plain MLP and the user may have chosen others.
     train = config.train if config.method == "mlp" else replace(stage.train, **MLP.defaults["train"])
-    plain = replace(stage, teachers=(), structure=None, train=train)
+    plain = replace(stage, teachers=(), structure=None, train=train, loss=LossConfig())
     shape = replace(spec, structure=0, structure_dropout=0.0)
     if config.method != "mlp":
         shape = replace(shape, input_dropout=0.0)
@@ -262,8 +274,8 @@ def _result(
             "epochs": fitted.epochs,
         },
         "mlp": {"parameters": control.num_parameters, **evaluate_student(control, graph, None)},
-        "seconds": {"teacher": teaching.seconds, "structure": structure_cost.wall, "student": fitted.seconds},
-        "cpu_seconds": {"structure": structure_cost.cpu, "student": fitted.cpu_seconds},
+        "seconds": {"teacher": teaching.cost.wall, "structure": structure_cost.wall, "student": fitted.seconds},
+        "cpu_seconds": {"teacher": teaching.cost.cpu, "structure": structure_cost.cpu, "student": fitted.cpu_seconds},
         "threads": torch.get_num_threads(),
         "peak_rss_mb": peak_rss_mb(),
         "fingerprint": weights_fingerprint(student),

@@ -65,3 +65,4 @@ class F4:
     Zt: Tensor = field(default_factory=lambda: _matrix([[2, 0, -1], [0, 1, 0], [1, 1, -2], [0, -1, 3]]))
     Zs: Tensor = field(default_factory=lambda: _matrix([[1, 0, 0], [0, 2, 1], [0, 0, 0], [1, 0, 1]]))
     y: Tensor = field(default_factory=lambda: torch.tensor([0, 1, 1, 2]))
+    edges: Tensor = field(default_factory=lambda: torch.tensor([[1, 0, 2, 3, 1, 3, 1, 2], [0, 1, 1, 1, 2, 2, 3, 3]]))

@@ -18,6 +18,7 @@ from graph2mlp.students.base import Student, StudentSpec
 from graph2mlp.teachers.cache import obtain_teacher
 from graph2mlp.training.loop import Fitted
 from graph2mlp.training.student import train_student
+from tests.graphs import community_graph
 
 SMALL = (
     "train.epochs=4",
@@ -60,7 +61,9 @@ def make_stage(config: RunConfig, graph: GraphData) -> tuple[Stage, StudentSpec]
     if config.hyper.reads_structure:
         encoder, dim = config.structure.encoder, config.structure.dim
         table = encode_structure(observed, encoder, dim=dim, seed=config.seed, num_nodes=graph.num_nodes)
-    stage = Stage(graph=observed, teachers=teachers, structure=table, train=config.train, seed=config.seed)
+    stage = Stage(
+        graph=observed, teachers=teachers, structure=table, train=config.train, seed=config.seed, loss=config.loss
+    )
     spec = StudentSpec(
         features=graph.num_features,
         structure=table.width if table else 0,
@@ -81,3 +84,10 @@ def run_method(method: str, graph: GraphData, *, seed: int = 0, overrides: Seque
 def same_weights(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     """Whether two networks agree in every bit."""
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def bare_stage(**changed: Any) -> Stage:
+    """A stage without teacher and structure, for what only looks at shapes."""
+    config = small_config("mlp")
+    graph = changed.pop("graph", None) or community_graph()
+    return Stage(graph=graph, **{"teachers": (), "structure": None, "train": config.train, "seed": 0} | changed)

@@ -50,7 +50,16 @@ def test_round_trip(root: str | None, setting: str, tmp_path: Path) -> None:
     assert load_config(_toml(tmp_path, config.to_toml())) == config
 
 
-@given(lr=st.floats(1e-12, 10), hidden=st.integers(1, 65_536), graph=st.text(st.characters(codec="utf-8"), min_size=1))
+NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1)
+
+
+def test_zero_byte_in_a_name_is_refused() -> None:
+    """The operating system would say 'embedded null byte', in the middle of something else."""
+    with pytest.raises(ConfigError, match="cannot hold a zero byte"):
+        resolve_config(graph="0.\0")
+
+
+@given(lr=st.floats(1e-12, 10), hidden=st.integers(1, 65_536), graph=NAMES)
 @settings(deadline=None, max_examples=30)
 def test_round_trip_of_any_value(lr: float, hidden: int, graph: str) -> None:
     """Every float to the last bit, every name with whatever quotes and line breaks."""

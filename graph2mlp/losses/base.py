@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from graph2mlp.data.graph import HIDDEN_LABEL
+from graph2mlp.kernels import NeighbourIndex
 from graph2mlp.students.base import StudentInput, StudentOutput
 
 __all__ = ["Batch", "LossTerm", "LossTerms", "TeacherRows"]
@@ -33,6 +34,10 @@ class Batch:
     inputs: StudentInput
     labels: Tensor
     teachers: tuple[TeacherRows, ...] = ()
+    edges: NeighbourIndex | None = None
+    """In-neighbours of the batch's own rows, as positions in the batch."""
+    own: int | None = None
+    """How many rows, from the first, the batch is about; None for all."""
 
     def labelled(self) -> Tensor:
         """Rows with a training label, `[B]` bool."""
@@ -51,7 +56,7 @@ class LossTerm(nn.Module):
     """One term of an objective: `forward(batch, out) -> scalar`.
 
     It never runs a model and never weighs itself. `needs` names what must be in the batch: any of `labels`,
-    `teacher.logits`, `teacher.hidden`. Trainable heads live inside the term, so they cannot reach an export.
+    `teacher.logits`, `teacher.hidden`, `edges`. Trainable heads live inside the term, so they cannot reach an export.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -62,6 +67,15 @@ class LossTerm(nn.Module):
 
 LossTerms: TypeAlias = Mapping[str, tuple[float, LossTerm]]
 """Name -> (weight, term). A term of weight 0 must be left out: even an all-zero gradient moves Adam with decay."""
+
+
+def mean_over_teachers(batch: Batch, loss: Callable[[Tensor], Tensor]) -> Tensor:
+    """Mean of `loss(hidden)` over the teachers; for terms whose `needs` name `teacher.hidden`."""
+    losses = []
+    for rows in batch.teachers:
+        assert rows.hidden is not None  # promised by `needs`
+        losses.append(loss(rows.hidden))
+    return sum(losses[1:], losses[0]) / len(losses)
 
 
 def no_rows(out: StudentOutput) -> Tensor:

@@ -6,10 +6,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from graph2mlp.errors import ConfigError
+from graph2mlp.kernels.functional import soft_label_kd
 from graph2mlp.losses.base import Batch, LossTerm, no_rows
 from graph2mlp.students.base import StudentOutput
 
-__all__ = ["HardLabels", "SoftLabels", "soft_label_kl"]
+__all__ = ["HardLabels", "SoftLabels"]
 
 
 class HardLabels(LossTerm):
@@ -39,14 +40,5 @@ class SoftLabels(LossTerm):
         self.temperature = temperature
 
     def forward(self, batch: Batch, out: StudentOutput) -> Tensor:
-        losses = [soft_label_kl(out.logits, rows.logits, self.temperature) for rows in batch.teachers]
+        losses = [soft_label_kd(out.logits, rows.logits, tau=self.temperature) for rows in batch.teachers]
         return sum(losses[1:], losses[0]) / len(losses)
-
-
-def soft_label_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    """`t^2 KL(teacher || student)` of the tempered softmaxes, batchmean: `[B, C]`, `[B, C]` -> scalar."""
-    log_student = F.log_softmax(student / temperature, dim=-1)
-    log_teacher = F.log_softmax(teacher / temperature, dim=-1)
-    # "batchmean", not "mean": the latter would also divide by the number of classes.
-    divergence = F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
-    return divergence * temperature**2

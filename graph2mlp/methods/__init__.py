@@ -16,10 +16,14 @@ __all__ = ["METHODS", "method_class"]
 
 METHODS: Mapping[str, str] = MappingProxyType(
     {
+        "blend": "graph2mlp.methods.blend:Blend",
         "mlp": "graph2mlp.methods.mlp:MLP",
         "glnn": "graph2mlp.methods.glnn:GLNN",
         "nosmog": "graph2mlp.methods.nosmog:NOSMOG",
         "gsdn": "graph2mlp.methods.gsdn:GSDN",
+        "lsp": "graph2mlp.methods.lsp:LSP",
+        "gsp": "graph2mlp.methods.gsp:GSP",
+        "g_crd": "graph2mlp.methods.g_crd:GCRD",
     }
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeAlias
 
 import torch
@@ -12,6 +12,7 @@ import torch
 from graph2mlp.data.graph import GraphData
 from graph2mlp.errors import ConfigError
 from graph2mlp.losses.base import LossTerms
+from graph2mlp.losses.extra import LossConfig
 from graph2mlp.structure.table import StructureTable
 from graph2mlp.students.base import Student, StudentSpec
 from graph2mlp.students.mlp import MLPStudent
@@ -69,6 +70,13 @@ class Stage:
     structure: StructureTable | None
     train: TrainConfig
     seed: int
+    loss: LossConfig = field(default_factory=LossConfig)
+
+    @property
+    def teacher_width(self) -> int:
+        """Width of the teachers' last hidden layers; 0 if there is none to compare with."""
+        widths = [list(teacher.hidden.values())[-1].size(1) for teacher in self.teachers if teacher.hidden]
+        return widths[0] if widths else 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,12 +109,15 @@ class Method:
         """The network to train and export."""
         return MLPStudent(spec)
 
-    def loss_terms(self, spec: StudentSpec) -> LossTerms:
+    def loss_terms(self, spec: StudentSpec, stage: Stage) -> LossTerms:
         """Weighted terms of the ordinary objective; leave out a term of weight 0."""
         return {}
 
-    def team(self, student: Student, stage: Stage, generator: torch.Generator) -> Team | None:
-        """Players and batches; None for ordinary training: one player that minimises `loss_terms` over nodes."""
+    def team(self, student: Student, stage: Stage, generator: torch.Generator, terms: LossTerms) -> Team | None:
+        """Players and batches; None for ordinary training: one player that minimises `terms` over nodes.
+
+        `terms` are the method's own and those the user added (group `loss` of the settings).
+        """
         return None
 
     def finalize(self, student: Student, stage: Stage) -> Student:

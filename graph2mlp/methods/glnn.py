@@ -9,7 +9,7 @@ from typing import ClassVar
 from graph2mlp.errors import ConfigError
 from graph2mlp.losses.base import LossTerms
 from graph2mlp.losses.labels import HardLabels, SoftLabels
-from graph2mlp.methods.base import Method, Settings
+from graph2mlp.methods.base import Method, Settings, Stage
 from graph2mlp.students.base import StudentSpec
 
 __all__ = ["GLNN", "label_terms"]
@@ -43,7 +43,7 @@ class GLNN(Method):
             raise ConfigError(f"glnn needs weights of at least 0, not both 0 (got hard={self.hard}, soft={self.soft})")
         SoftLabels(self.temperature)  # refuses an impossible one before anything is trained
 
-    def loss_terms(self, spec: StudentSpec) -> LossTerms:
+    def loss_terms(self, spec: StudentSpec, stage: Stage) -> LossTerms:
         return label_terms(self.hard, self.soft, self.temperature)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from graph2mlp.data.features import FeatureLinear
 from graph2mlp.errors import ConfigError
+from graph2mlp.losses.base import LossTerms
 from graph2mlp.methods.base import Method, Settings, Stage, Team
 from graph2mlp.students.base import Student, StudentSpec
 from graph2mlp.training.batches import EdgeBatch, EdgeBatches
@@ -61,7 +62,7 @@ class GSDN(Method):
                 f"gsdn needs mixer_hidden >= 1 and mixer_lr > 0; got {self.mixer_hidden}, {self.mixer_lr}"
             )
 
-    def team(self, student: Student, stage: Stage, generator: torch.Generator) -> Team:
+    def team(self, student: Student, stage: Stage, generator: torch.Generator, terms: LossTerms) -> Team:
         spec = student.spec
         z_head, mixer = _Head(spec), _Mixer(spec.features, self.mixer_hidden)
         objective = _SelfDistillation(self, student, z_head, mixer)

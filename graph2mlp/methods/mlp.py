@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from graph2mlp.losses.base import LossTerms
 from graph2mlp.losses.labels import HardLabels
-from graph2mlp.methods.base import Method, Settings
+from graph2mlp.methods.base import Method, Settings, Stage
 from graph2mlp.students.base import StudentSpec
 
 __all__ = ["MLP"]
@@ -26,5 +26,5 @@ class MLP(Method):
     # Tuned on validation like the students are: a weak control would flatter them.
     defaults: ClassVar[Settings] = {"train": {"weight_decay": 5e-3, "patience": 100}}
 
-    def loss_terms(self, spec: StudentSpec) -> LossTerms:
+    def loss_terms(self, spec: StudentSpec, stage: Stage) -> LossTerms:
         return {"hard": (1.0, HardLabels())}

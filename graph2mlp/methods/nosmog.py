@@ -73,21 +73,22 @@ class NOSMOG(Method):
     """Start the search at random noise."""
 
     def __post_init__(self) -> None:
+        method = type(self).__name__.lower()  # the group of its settings; others build on this one
         for name in ("hard", "soft", "similarity", "adversarial"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ConfigError(f"nosmog.{name} must be at least 0 and finite (got {getattr(self, name)})")
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise ConfigError(f"{method}.{name} must be at least 0 and finite (got {value})")
         # Both refuse impossible settings; better here than after the teacher has been trained.
         SoftLabels(self.temperature)
         self._adversary()
 
-    def loss_terms(self, spec: StudentSpec) -> LossTerms:
+    def loss_terms(self, spec: StudentSpec, stage: Stage) -> LossTerms:
         terms = dict(label_terms(self.hard, self.soft, self.temperature))
         if self.similarity:
             terms["similarity"] = (self.similarity, SimilarityDistillation(spec, cosine=self.cosine))
         return terms
 
-    def team(self, student: Student, stage: Stage, generator: torch.Generator) -> Team:
-        terms = self.loss_terms(student.spec)
+    def team(self, student: Student, stage: Stage, generator: torch.Generator, terms: LossTerms) -> Team:
         objective = DistillObjective(student, terms, adversary=self._adversary(), weight=self.adversarial)
         return single_player(student, stage, generator, objective)
 

@@ -20,26 +20,38 @@ ENCODERS: Mapping[str, str] = MappingProxyType(
     {
         "laplacian": "graph2mlp.structure.laplacian:laplacian_eigenvectors",
         "deepwalk": "graph2mlp.structure.deepwalk:deepwalk",
+        "smoothed": "graph2mlp.structure.smoothed:smoothed_features",
     }
 )
 
 
-def check_encoder(name: str) -> None:
-    """Raise ConfigError unless there is an encoder called `name`."""
-    if name not in ENCODERS:
-        raise ConfigError(f"Unknown encoder '{name}' (structure.encoder). {suggest(name, ENCODERS)}")
+def check_encoder(encoder: str) -> None:
+    """Raise ConfigError unless `encoder` is a known name, or several different ones joined by `+`."""
+    parts = encoder.split("+")
+    for name in parts:
+        if name not in ENCODERS:
+            raise ConfigError(f"Unknown encoder '{name}' (structure.encoder). {suggest(name, ENCODERS)}")
+    if len(set(parts)) < len(parts):
+        raise ConfigError(f"Encoder '{encoder}' (structure.encoder) names a part twice; name each once.")
 
 
 def encode_structure(graph: GraphData, encoder: str, *, dim: int, seed: int, num_nodes: int) -> StructureTable:
     """Encode the observed `graph` into a table over all `num_nodes` ids of the full graph.
 
-    Ids that the observed graph does not contain are not known to the table.
+    Ids that the observed graph does not contain are not known to the table. With `laplacian+smoothed` the tables of
+    both stand side by side, `dim` columns in all; a node is known when one part knows it.
     """
     check_encoder(encoder)
-    module, name = ENCODERS[encoder].split(":")
-    encode: Encoder = getattr(import_module(module), name)
-    rows, known = encode(graph, dim=dim, seed=seed)
+    names = encoder.split("+")
+    rows, known = [], torch.zeros(graph.num_nodes, dtype=torch.bool)
+    for i, name in enumerate(names):
+        module, function = ENCODERS[name].split(":")
+        encode: Encoder = getattr(import_module(module), function)
+        # Columns left over by the division go to the first parts.
+        part, part_known = encode(graph, dim=dim // len(names) + (i < dim % len(names)), seed=seed)
+        rows.append(part)
+        known |= part_known
     all_rows = torch.zeros(num_nodes, dim)
     all_known = torch.zeros(num_nodes, dtype=torch.bool)
-    all_rows[graph.node_ids], all_known[graph.node_ids] = rows, known
+    all_rows[graph.node_ids], all_known[graph.node_ids] = torch.cat(rows, 1), known
     return StructureTable(encoder, all_rows, all_known)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import scipy.sparse as sp
 import torch
@@ -37,10 +39,12 @@ def laplacian_eigenvectors(graph: GraphData, *, dim: int, seed: int) -> tuple[to
     scale = sp.diags(degree[connected] ** -0.5)
     normalised = scale @ adjacency[connected][:, connected] @ scale
     count = min(dim, len(connected) - 1)
-    # A fixed start makes the iteration repeatable; ARPACK would draw its own.
+    # A fixed start makes the iteration repeatable; ARPACK would draw its own. Newer versions of scipy also draw
+    # restarts, from a fresh generator unless they are given one.
     start = np.random.RandomState(seed).rand(len(connected))
+    fixed = {"rng": np.random.default_rng(seed)} if "rng" in inspect.signature(eigsh).parameters else {}
     try:
-        values, vectors = eigsh(normalised, k=count, which="LA", v0=start)
+        values, vectors = eigsh(normalised, k=count, which="LA", v0=start, **fixed)
     except ArpackNoConvergence as error:
         raise DataError(
             f"The eigenvectors of graph '{graph.name}' did not converge ({error}). Lower structure.dim, or use "

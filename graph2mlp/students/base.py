@@ -73,6 +73,10 @@ class StudentOutput:
     logits: Tensor
     hidden: tuple[Tensor, ...]
 
+    def first(self, count: int) -> StudentOutput:
+        """What it says of the first `count` rows."""
+        return StudentOutput(self.logits[:count], tuple(layer[:count] for layer in self.hidden))
+
 
 class Student(nn.Module, ABC):
     """`logits = head(embed(features, structure))`, where `embed` is affine in its inputs.

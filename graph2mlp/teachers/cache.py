@@ -1,4 +1,7 @@
-"""Teachers are trained once: weights and knowledge are kept by a fingerprint of everything they depend on."""
+"""Teachers are trained once: weights and knowledge are kept by a fingerprint of everything they depend on.
+
+The members of an ensemble are kept each on its own, so one that was trained alone before is not trained again.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,14 @@ from graph2mlp.atomic import atomic_path, write_json
 from graph2mlp.data.graph import GraphData
 from graph2mlp.errors import ConfigError, KnowledgeError
 from graph2mlp.teachers.config import TeacherConfig
+from graph2mlp.teachers.ensemble import Ensemble
 from graph2mlp.teachers.extract import extract_knowledge, weights_fingerprint
 from graph2mlp.teachers.knowledge import TeacherKnowledge
 from graph2mlp.teachers.models import Teacher, build_teacher
 from graph2mlp.teachers.train import StageLog, train_teacher
 from graph2mlp.training.loop import silent
+from graph2mlp.training.metrics import accuracy
+from graph2mlp.training.seed import stage_seed
 
 __all__ = ["TrainedTeacher", "cache_folder", "load_teacher", "obtain_teacher", "save_teacher"]
 
@@ -37,7 +43,11 @@ class TrainedTeacher:
     knowledge: TeacherKnowledge
     val: float
     seconds: float
+    cpu_seconds: float | None
+    """None for a teacher kept by a version that did not note it."""
     cached: bool
+    members: tuple[TrainedTeacher, ...] = ()
+    """The teachers of an ensemble; it counts as cached when all of them are."""
 
 
 def cache_folder() -> Path:
@@ -53,7 +63,45 @@ def obtain_teacher(
     log: StageLog = lambda _: silent,
     checkpoints: Path | None = None,
 ) -> TrainedTeacher:
-    """The teacher of `graph.observed()` and `seed`: from the cache when nothing it depends on has changed."""
+    """The teacher of `graph.observed()` and `seed`: from the cache when nothing it depends on has changed.
+
+    Of an ensemble every member is obtained like that. The first of a name is the teacher of that name and `seed`;
+    further ones have seeds of their own.
+    """
+    configs = config.members()
+    if len(configs) == 1:
+        return _obtain_single(graph, config, seed, log, checkpoints)
+    members = []
+    for number, one in enumerate(configs):
+        copy = configs[: number + 1].count(one)
+        if copy == 1:
+            members.append(_obtain_single(graph, one, seed, log, checkpoints))
+            continue
+        label = f"copy-{copy}"
+        folder = checkpoints / label if checkpoints else None
+        members.append(_obtain_single(graph, one, stage_seed(seed, label), _labelled(log, label), folder))
+    model = Ensemble([one.model for one in members])
+    knowledge = extract_knowledge(model, graph, name=config.name)
+    val = accuracy(knowledge.logits[graph.split.val], graph.y[graph.split.val])
+    known = [one.cpu_seconds for one in members if one.cpu_seconds is not None]
+    return TrainedTeacher(
+        model,
+        knowledge,
+        val,
+        seconds=sum(one.seconds for one in members),
+        cpu_seconds=sum(known) if len(known) == len(members) else None,
+        cached=all(one.cached for one in members),
+        members=tuple(members),
+    )
+
+
+def _labelled(log: StageLog, label: str) -> StageLog:
+    return lambda name: log(f"{name} {label}")
+
+
+def _obtain_single(
+    graph: GraphData, config: TeacherConfig, seed: int, log: StageLog, checkpoints: Path | None
+) -> TrainedTeacher:
     identity = [_RECIPE, graph.fingerprint(), asdict(config), seed, torch.__version__]
     key = hashlib.blake2b(json.dumps(identity).encode(), digest_size=16).hexdigest()
     folder = cache_folder() / "teachers" / key
@@ -61,22 +109,25 @@ def obtain_teacher(
         return found
     model, fitted = train_teacher(graph, config, seed=seed, log=log, checkpoints=checkpoints)
     knowledge = extract_knowledge(model, graph, name=config.name)
+    val, seconds, cpu_seconds = fitted.best.accuracy, fitted.seconds, fitted.cpu_seconds
     try:
         folder.mkdir(parents=True, exist_ok=True)
         save_teacher(model, folder / "weights.safetensors")
         knowledge.save(folder / "knowledge.safetensors")
         # Last: an entry without it is incomplete and will be made again.
-        write_json(folder / "entry.json", {"val": fitted.best.accuracy, "seconds": fitted.seconds})
+        write_json(folder / "entry.json", {"val": val, "seconds": seconds, "cpu_seconds": cpu_seconds})
     except OSError as error:  # the run has its teacher; the next one will train it again
-        warnings.warn(f"The teacher was not kept in {folder}: {error}. Set GRAPH2MLP_CACHE.", stacklevel=2)
-    return TrainedTeacher(model, knowledge, fitted.best.accuracy, fitted.seconds, cached=False)
+        warnings.warn(f"The teacher was not kept in {folder}: {error}. Set GRAPH2MLP_CACHE.", stacklevel=3)
+    return TrainedTeacher(model, knowledge, val, seconds, cpu_seconds, cached=False)
 
 
 def save_teacher(model: Teacher, path: Path) -> None:
-    """Weights, and the settings to rebuild the network, as safetensors in one step."""
+    """Weights, and the settings to rebuild the network (of an ensemble a list), as safetensors in one step."""
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    # A member's own settings: validation may have chosen other aggregators for two members called sage.
+    config = [asdict(one.config) for one in model.teachers()] if isinstance(model, Ensemble) else asdict(model.config)
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, {"config": json.dumps(asdict(model.config))})
+        save_file(tensors, temporary, {"config": json.dumps(config)})
 
 
 def load_teacher(path: Path, graph: GraphData) -> Teacher:
@@ -87,11 +138,13 @@ def load_teacher(path: Path, graph: GraphData) -> Teacher:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            config = TeacherConfig(**json.loads((file.metadata() or {})["config"]))
+            about = json.loads((file.metadata() or {})["config"])
+        configs = [TeacherConfig(**one) for one in (about if isinstance(about, list) else [about])]
         with torch.random.fork_rng(devices=[]):  # the first weights are drawn, only to be replaced
-            model = build_teacher(graph.num_features, graph.num_classes, config)
+            members = [build_teacher(graph.num_features, graph.num_classes, config) for config in configs]
+        model = Ensemble(members) if isinstance(about, list) else members[0]
         model.load_state_dict(load_file(path))
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, ConfigError) as error:
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError, RuntimeError, ConfigError) as error:
         reason = str(error).splitlines()[0]
         raise KnowledgeError(
             f"{path} is not a teacher of graph '{graph.name}' ({reason}). Run distill again."
@@ -104,10 +157,11 @@ def _read(folder: Path, graph: GraphData) -> TrainedTeacher | None:
     try:
         entry = json.loads((folder / "entry.json").read_text(encoding="utf-8"))
         val, seconds = float(entry["val"]), float(entry["seconds"])
+        cpu_seconds = float(entry["cpu_seconds"]) if "cpu_seconds" in entry else None
         knowledge = TeacherKnowledge.load(folder / "knowledge.safetensors")
         model = load_teacher(folder / "weights.safetensors", graph)
     except (OSError, ValueError, KeyError, TypeError, KnowledgeError):
         return None  # absent or damaged: a cache entry can always be made again
     if knowledge.weights != weights_fingerprint(model) or knowledge.graph != graph.fingerprint():
         return None
-    return TrainedTeacher(model, knowledge, val, seconds, cached=True)
+    return TrainedTeacher(model, knowledge, val, seconds, cpu_seconds, cached=True)

@@ -8,9 +8,11 @@ from typing import Literal
 
 from graph2mlp.errors import ConfigError, suggest
 
-__all__ = ["TEACHER_NAMES", "TeacherConfig"]
+__all__ = ["MAX_MEMBERS", "TEACHER_NAMES", "TeacherConfig"]
 
 TEACHER_NAMES = ("sage", "gcn", "gat", "appnp")
+MAX_MEMBERS = 8
+"""Teachers in an ensemble at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +20,7 @@ class TeacherConfig:
     """What the teacher is and how it is trained; part of its fingerprint."""
 
     name: str = "sage"
-    """sage, gcn, gat or appnp."""
+    """sage, gcn, gat or appnp; joined by `+` an ensemble, whose members share all other settings (appnp+gcn+sage)."""
     aggregator: Literal["auto", "mean", "gcn"] = "auto"
     """sage: mean gives the node itself weights of its own, gcn treats it like a neighbour; auto trains both and keeps
     the better on validation."""
@@ -52,8 +54,7 @@ class TeacherConfig:
     """Epochs at the start that are never kept: an untrained teacher may validate well by luck."""
 
     def __post_init__(self) -> None:
-        if self.name not in TEACHER_NAMES:
-            raise ConfigError(f"Unknown teacher '{self.name}' (teacher.name). {suggest(self.name, TEACHER_NAMES)}")
+        _check_name(self.name)
         for name in ("layers", "hidden", "heads", "steps", "epochs", "patience"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"teacher.{name} must be at least 1 (got {getattr(self, name)})")
@@ -66,9 +67,27 @@ class TeacherConfig:
             )
         if self.burn_in < 0:
             raise ConfigError(f"teacher.burn_in must not be negative (got {self.burn_in})")
+        if "gat" in self.name.split("+") and self.hidden % self.heads:
+            raise ConfigError(f"teacher.hidden ({self.hidden}) must be a multiple of teacher.heads ({self.heads})")
+
+    def members(self) -> list[TeacherConfig]:
+        """The teachers of an ensemble, in the order of its name; for a single name the teacher itself."""
+        return [replace(self, name=name) for name in self.name.split("+")]
 
     def candidates(self) -> list[TeacherConfig]:
-        """The teachers to train, of which the best on validation is kept."""
+        """The forms of a single teacher to train, of which the best on validation is kept."""
         if self.name == "sage" and self.aggregator == "auto":
             return [replace(self, aggregator="mean"), replace(self, aggregator="gcn")]
         return [self]
+
+
+def _check_name(name: str) -> None:
+    names = name.split("+")
+    for one in names:
+        if one not in TEACHER_NAMES:
+            where = f" in '{name}'" if len(names) > 1 else ""
+            raise ConfigError(f"Unknown teacher '{one}'{where} (teacher.name). {suggest(one, TEACHER_NAMES)}")
+    if len(names) > MAX_MEMBERS:
+        raise ConfigError(
+            f"teacher.name joins {len(names)} teachers, expected at most {MAX_MEMBERS} (got '{name}'). Name fewer."
+        )

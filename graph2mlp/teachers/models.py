@@ -107,8 +107,6 @@ class GAT(Teacher):
 
     def __init__(self, features: int, classes: int, config: TeacherConfig) -> None:
         super().__init__(features, classes, config)
-        if config.hidden % config.heads:
-            raise ConfigError(f"teacher.hidden ({config.hidden}) must be a multiple of teacher.heads ({config.heads})")
         layers = []
         for number, (a, b) in enumerate(itertools.pairwise(self.widths), start=1):
             last = number == config.layers
@@ -152,6 +150,8 @@ TEACHERS: Mapping[str, type[Teacher]] = MappingProxyType(
 
 def build_teacher(features: int, classes: int, config: TeacherConfig) -> Teacher:
     """A fresh teacher named `config.name`."""
+    if config.name not in TEACHERS:
+        raise ConfigError(f"Teacher '{config.name}' names several networks; build one of config.members()")
     return TEACHERS[config.name](features, classes, config)
 
 

@@ -155,5 +155,5 @@ class TeacherServer:
 def _csr(counts: Tensor, columns: Tensor, weights: Tensor) -> Tensor:
     pointer = counts.new_zeros(len(counts) + 1)
     torch.cumsum(counts, 0, out=pointer[1:])
-    size = (len(counts), len(counts))
+    size = (len(counts), len(counts), *weights.shape[1:])  # an ensemble has a row of weights for each edge
     return torch.sparse_csr_tensor(pointer, columns, weights, size, check_invariants=False)

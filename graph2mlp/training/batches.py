@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from graph2mlp.data.graph import HIDDEN_LABEL, csr_neighbours
+from graph2mlp.kernels import NeighbourIndex
 from graph2mlp.losses.base import Batch, TeacherRows
 from graph2mlp.methods.base import Stage
 from graph2mlp.students.base import StudentInput
@@ -53,15 +54,44 @@ class RowReader:
 
 
 class NodeBatches:
-    """Nodes in random order, each once per epoch: the labelled ones, or all observed ones when `every` is set."""
+    """Nodes in random order, each once per epoch: the labelled ones, or all observed ones when `every` is set.
 
-    def __init__(self, stage: Stage, generator: torch.Generator, *, every: bool) -> None:
+    With `fanout`, each batch also holds up to so many random in-neighbours of each of its nodes, and the edges to them:
+    a node's neighbourhood is drawn once per step, and is the same for student and teacher.
+    """
+
+    def __init__(self, stage: Stage, generator: torch.Generator, *, every: bool, fanout: int = 0) -> None:
         self.read, self.generator, self.size = RowReader(stage, generator), generator, stage.train.batch_size
-        self.pool = torch.arange(stage.graph.num_nodes) if every else stage.graph.split.train
+        self.num_nodes = stage.graph.num_nodes
+        self.pool = torch.arange(self.num_nodes) if every else stage.graph.split.train
+        self.fanout = fanout
+        if fanout:
+            self.pointer, self.neighbours = csr_neighbours(stage.graph.edge_index, self.num_nodes)
 
     def __call__(self) -> Iterator[Batch]:
         order = self.pool[torch.randperm(len(self.pool), generator=self.generator)]
-        yield from map(self.read, _equal_parts(order, self.size))
+        for ids in _equal_parts(order, self.size):
+            yield self._with_neighbours(ids) if self.fanout else self.read(ids)
+
+    def _with_neighbours(self, ids: Tensor) -> Batch:
+        source, target = self._sampled_edges(ids)
+        position = torch.full((self.num_nodes,), -1)
+        position[ids] = torch.arange(len(ids))
+        others = torch.unique(source[position[source] < 0])
+        position[others] = torch.arange(len(ids), len(ids) + len(others))
+        edges = NeighbourIndex.from_edge_index(torch.stack([position[source], target]), len(ids) + len(others))
+        return replace(self.read(torch.cat([ids, others])), edges=edges, own=len(ids))
+
+    def _sampled_edges(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Up to `fanout` in-edges of each node, drawn without replacement: source node, and place in `ids`."""
+        degree = self.pointer[ids + 1] - self.pointer[ids]
+        target = torch.repeat_interleave(torch.arange(len(ids)), degree)
+        rank = torch.arange(len(target)) - torch.repeat_interleave(degree.cumsum(0) - degree, degree)
+        source = self.neighbours[self.pointer[ids][target] + rank]
+        # In random order within each node, the first `fanout` are a random sample.
+        key = target + torch.rand(len(target), generator=self.generator, dtype=torch.float64)
+        kept = key.argsort()[rank < self.fanout]
+        return source[kept], target[kept]
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from graph2mlp.errors import ConfigError, MethodError
+from graph2mlp.kernels.pgd_perturb import kept_statistics, signed_step
 from graph2mlp.losses.base import Batch, LossTerms
 from graph2mlp.methods.base import Stage, Team
 from graph2mlp.students.base import Student, StudentOutput
@@ -59,7 +59,7 @@ class Adversary:
         for step in range(self.steps):
             point = moved.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(loss(student.head(point)), point)
-            delta.add_((gradient @ fixed.T).sign_(), alpha=self.step_size * self.eps).clamp_(-self.eps, self.eps)
+            signed_step(delta, gradient @ fixed.T, alpha=self.step_size * self.eps, eps=self.eps)
             if step + 1 < self.steps:
                 moved = start + delta @ fixed
         return delta @ weight
@@ -94,34 +94,25 @@ class DistillObjective:
     def __call__(self, batch: Batch) -> Mapping[str, Tensor]:
         embedded = self.student.embed(batch.inputs)
         out = self.student.head(embedded)
-        values = {name: weight * term(batch, out) for name, (weight, term) in self.terms.items()}
+        own = (batch, out) if batch.own is None else (batch.first(batch.own), out.first(batch.own))
+        values = {
+            name: weight * (term(batch, out) if "edges" in term.needs else term(*own))
+            for name, (weight, term) in self.terms.items()
+        }
         if self.adversary is not None:
             values["adversarial"] = self.weight * self._attacked(batch, embedded, self.adversary)
         return values
 
     def _attacked(self, batch: Batch, embedded: Tensor, adversary: Adversary) -> Tensor:
         # Batches come in random order already, so the first rows are a random share.
-        count = max(1, round(len(batch.ids) * adversary.rows))
+        count = max(1, round((batch.own or len(batch.ids)) * adversary.rows))
         loss = _LossOf(self._label_terms(), batch.first(count))
         embedded = embedded[:count]
-        with _kept_statistics(self.student):
+        with kept_statistics(self.student):
             return loss(self.student.head(embedded + adversary.perturb(self.student, embedded, loss)))
 
     def _label_terms(self) -> LossTerms:
         return {name: pair for name, pair in self.terms.items() if "teacher.hidden" not in pair[1].needs}
-
-
-@contextmanager
-def _kept_statistics(student: Student) -> Iterator[None]:
-    """Batch normalisation uses its running statistics, and learns nothing from inputs nobody will ever send."""
-    norms = [module for module in student.modules() if isinstance(module, nn.BatchNorm1d) and module.training]
-    for norm in norms:
-        norm.eval()
-    try:
-        yield
-    finally:
-        for norm in norms:
-            norm.train()
 
 
 def single_player(student: Student, stage: Stage, generator: torch.Generator, objective: DistillObjective) -> Team:
@@ -131,7 +122,8 @@ def single_player(student: Student, stage: Stage, generator: torch.Generator, ob
     everything = nn.ModuleDict({"student": student, "heads": objective.heads})
     optimizer = adam(everything, lr=stage.train.lr, weight_decay=stage.train.weight_decay)
     player: Player[Batch] = Player("student", objective, [optimizer], {"student": student, "heads": objective.heads})
-    return Team([player], NodeBatches(stage, generator, every=needs != {"labels"}))
+    fanout = stage.loss.fanout if "edges" in needs else 0
+    return Team([player], NodeBatches(stage, generator, every=needs != {"labels"}, fanout=fanout))
 
 
 def _check_needs(needs: frozenset[str], stage: Stage) -> None:

@@ -32,10 +32,10 @@ def train_student(
     with seeded(stage.seed, "student") as generator:
         stage = method.prepare(method.without_teacher(stage))
         student = method.student(spec)
-        team = method.team(student, stage, generator)
+        terms = {**method.loss_terms(spec, stage), **stage.loss.terms(spec, stage.teacher_width)}
+        team = method.team(student, stage, generator, terms)
         if team is None:
-            objective = DistillObjective(student, method.loss_terms(spec))
-            team = single_player(student, stage, generator, objective)
+            team = single_player(student, stage, generator, DistillObjective(student, terms))
         val = stage.graph.split.val
         inputs, labels = student_inputs(stage, val), stage.graph.y[val]
 

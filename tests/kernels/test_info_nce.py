@@ -16,6 +16,7 @@ from graph2mlp.errors import KernelError
 from graph2mlp.kernels.dispatch import Backend, use
 from graph2mlp.kernels.info_nce import info_nce, reference
 from graph2mlp.kernels.info_nce.chunked import chunked
+from tests.graphs import F4
 from tests.kernels.compare import Graded, close, graded, in_new_process, pair, relative
 
 # The interpreter computes both sides of `where`, and so a logarithm of 0 that nobody uses.
@@ -59,6 +60,16 @@ def test_value_by_hand() -> None:
     want = torch.log1p(2 * torch.exp(torch.tensor(-2.0, dtype=torch.float64)))
     for value in (info_nce(rows, 5 * rows, tau=0.5), reference(rows, 5 * rows, tau=0.5)):
         assert float(value) == pytest.approx(float(want), rel=1e-14)
+
+
+@pytest.mark.parametrize("path", ["chunked", "dense"])
+def test_golden_values(path: Backend, f4: F4) -> None:
+    """Of the method's specification: per row, mean, both directions, and at the temperature that is used."""
+    with use(path):
+        rows = info_nce(f4.S, f4.T, tau=1.0, reduction="none")
+        values = [info_nce(f4.S, f4.T, tau=tau, symmetric=both) for tau in (1.0, 0.075) for both in (False, True)]
+    assert rows.tolist() == pytest.approx([1.756842, 1.147602, 1.108634, 1.842642], abs=1e-6)
+    assert [float(one) for one in values] == pytest.approx([1.463930, 1.469851, 5.534029, 5.666737], abs=1e-6)
 
 
 def _labels(rows: int) -> Tensor:

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from graph2mlp.data.graph import HIDDEN_LABEL
 from graph2mlp.errors import ConfigError
+from graph2mlp.kernels.functional import soft_label_kd
 from graph2mlp.losses.base import Batch, TeacherRows
-from graph2mlp.losses.labels import HardLabels, SoftLabels, soft_label_kl
+from graph2mlp.losses.labels import HardLabels, SoftLabels
 from graph2mlp.students.base import StudentInput, StudentOutput
 from tests.graphs import F4
 
@@ -50,22 +51,22 @@ def test_kl_gradient_is_the_difference_of_probabilities(f4: F4) -> None:
 
 def test_kl_ignores_a_shift_of_the_logits_and_the_order_of_classes(f4: F4) -> None:
     """Softmax knows no constant per row, and no class is special."""
-    want = soft_label_kl(f4.Zs, f4.Zt)
-    torch.testing.assert_close(soft_label_kl(f4.Zs + torch.arange(4.0)[:, None], f4.Zt - 3), want)
-    torch.testing.assert_close(soft_label_kl(f4.Zs[:, [2, 0, 1]], f4.Zt[:, [2, 0, 1]]), want)
-    assert abs(float(soft_label_kl(f4.Zt + 5, f4.Zt))) < 1e-12
+    want = soft_label_kd(f4.Zs, f4.Zt)
+    torch.testing.assert_close(soft_label_kd(f4.Zs + torch.arange(4.0)[:, None], f4.Zt - 3), want)
+    torch.testing.assert_close(soft_label_kd(f4.Zs[:, [2, 0, 1]], f4.Zt[:, [2, 0, 1]]), want)
+    assert abs(float(soft_label_kd(f4.Zt + 5, f4.Zt))) < 1e-12
 
 
 def test_one_hot_teacher_is_cross_entropy(f4: F4) -> None:
     """A teacher without doubt says what a label says; infinities must not appear on the way."""
     teacher = 1e4 * F.one_hot(f4.y, 3).double()
-    torch.testing.assert_close(soft_label_kl(f4.Zs, teacher), F.cross_entropy(f4.Zs, f4.y))
+    torch.testing.assert_close(soft_label_kd(f4.Zs, teacher), F.cross_entropy(f4.Zs, f4.y))
 
 
 def test_several_teachers_are_averaged(f4: F4) -> None:
     """Two teachers must not teach twice as loud as one."""
     both = SoftLabels()(_batch(f4.y, f4.Zt, f4.T), _out(f4.Zs))
-    torch.testing.assert_close(both, (soft_label_kl(f4.Zs, f4.Zt) + soft_label_kl(f4.Zs, f4.T)) / 2)
+    torch.testing.assert_close(both, (soft_label_kd(f4.Zs, f4.Zt) + soft_label_kd(f4.Zs, f4.T)) / 2)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])

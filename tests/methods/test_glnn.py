@@ -13,7 +13,7 @@ from graph2mlp.methods.mlp import MLP
 from graph2mlp.students.base import StudentInput, StudentOutput, StudentSpec
 from graph2mlp.training.student import train_student
 from tests.graphs import F4
-from tests.pipeline import make_stage, same_weights, small_config
+from tests.pipeline import bare_stage, make_stage, same_weights, small_config
 
 SPEC = StudentSpec(features=3, classes=3)
 
@@ -21,7 +21,10 @@ SPEC = StudentSpec(features=3, classes=3)
 def _values(method: GLNN, f4: F4) -> dict[str, float]:
     """Each unweighted term on the golden fixture."""
     batch = Batch(torch.arange(4), StudentInput(f4.S), f4.y, (TeacherRows(f4.Zt, None),))
-    return {name: float(term(batch, StudentOutput(f4.Zs, ()))) for name, (_, term) in method.loss_terms(SPEC).items()}
+    return {
+        name: float(term(batch, StudentOutput(f4.Zs, ())))
+        for name, (_, term) in method.loss_terms(SPEC, bare_stage()).items()
+    }
 
 
 def test_golden_values(f4: F4) -> None:
@@ -37,12 +40,12 @@ def test_golden_value_with_temperature(f4: F4) -> None:
 
 def test_weights_are_explicit_and_zero_leaves_out() -> None:
     """A term of weight 0 that still steps is not a no-op under Adam with decay."""
-    assert {name: weight for name, (weight, _) in GLNN(hard=0.25, soft=2.0).loss_terms(SPEC).items()} == {
+    assert {name: weight for name, (weight, _) in GLNN(hard=0.25, soft=2.0).loss_terms(SPEC, bare_stage()).items()} == {
         "hard": 0.25,
         "soft": 2.0,
     }
-    assert set(GLNN(hard=0.0, soft=1.0).loss_terms(SPEC)) == {"soft"}
-    assert set(GLNN(hard=1.0, soft=0.0).loss_terms(SPEC)) == {"hard"}
+    assert set(GLNN(hard=0.0, soft=1.0).loss_terms(SPEC, bare_stage())) == {"soft"}
+    assert set(GLNN(hard=1.0, soft=0.0).loss_terms(SPEC, bare_stage())) == {"hard"}
 
 
 def test_hard_labels_alone_are_the_plain_mlp(dense_graph: GraphData) -> None:

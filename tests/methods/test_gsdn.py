@@ -45,7 +45,7 @@ def _objective(graph: GraphData, **changed: Any) -> tuple[Any, EdgeBatch]:
     stage, spec = make_stage(config, graph)
     torch.manual_seed(0)
     method = GSDN(**changed)
-    team = method.team(method.student(replace(spec, layers=3)), stage, torch.Generator().manual_seed(0))
+    team = method.team(method.student(replace(spec, layers=3)), stage, torch.Generator().manual_seed(0), {})
     objective: Any = team.players[0].objective
     with torch.no_grad():
         objective.mixer.norm.running_mean.uniform_(-1, 1)

@@ -15,13 +15,13 @@ from graph2mlp.methods.nosmog import NOSMOG
 from graph2mlp.students.base import StudentInput, StudentOutput, StudentSpec
 from graph2mlp.training.student import train_student
 from tests.graphs import F4
-from tests.pipeline import make_stage, run_method, same_weights, small_config
+from tests.pipeline import bare_stage, make_stage, run_method, same_weights, small_config
 
 
 def _similarity(method: NOSMOG, student: torch.Tensor, teacher: torch.Tensor) -> float:
     """The similarity term of `method` with the identity as projection (ReLU needs non-negative rows)."""
     spec = StudentSpec(features=3, classes=3, hidden=student.size(1))
-    _, term = method.loss_terms(spec)["similarity"]
+    _, term = method.loss_terms(spec, bare_stage())["similarity"]
     term.eval()
     assert isinstance(term.project, nn.Linear)
     with torch.no_grad():

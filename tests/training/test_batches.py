@@ -10,8 +10,12 @@ import torch
 
 from graph2mlp.data.features import dense_rows
 from graph2mlp.data.graph import HIDDEN_LABEL, GraphData, csr_neighbours
+from graph2mlp.losses.labels import SoftLabels
+from graph2mlp.losses.structure import LocalStructure
 from graph2mlp.methods.base import Stage
+from graph2mlp.students.mlp import MLPStudent
 from graph2mlp.training.batches import EdgeBatches, NodeBatches, RowReader
+from graph2mlp.training.objective import DistillObjective
 from tests.graphs import community_graph
 from tests.pipeline import make_stage, small_config
 
@@ -124,3 +128,39 @@ def test_nodes_without_neighbours_meet_themselves(dense_graph: GraphData) -> Non
     stage = _stage(replace(dense_graph, edge_index=torch.empty(2, 0, dtype=torch.long)), "gsdn")
     for batch in EdgeBatches(stage, _generator())():
         assert torch.equal(batch.source, batch.target)
+
+
+@pytest.mark.parametrize("fanout", [2, 100])
+def test_sampled_neighbours_are_in_neighbours(dense_graph: GraphData, fanout: int) -> None:
+    """Each edge of a batch is one of the graph's into one of its own rows, none twice, `fanout` a node at most."""
+    stage, _ = make_stage(small_config("lsp"), dense_graph)
+    real = {(int(a), int(b)) for a, b in dense_graph.edge_index.T}
+    seen: set[int] = set()
+    for batch in NodeBatches(stage, _generator(), every=True, fanout=fanout)():
+        assert batch.edges is not None
+        assert batch.own is not None
+        own = batch.ids[: batch.own].tolist()
+        seen |= set(own)
+        assert len(set(batch.ids.tolist())) == len(batch.ids), "a node must be computed once"
+        edges = [
+            (int(batch.ids[s]), int(batch.ids[t]))
+            for s, t in zip(batch.edges.source.tolist(), batch.edges.target.tolist(), strict=True)
+        ]
+        assert len(set(edges)) == len(edges)
+        assert set(edges) <= real
+        for node in own:
+            degree = sum(target == node for _, target in real)
+            assert sum(target == node for _, target in edges) == min(degree, fanout)
+        assert {target for _, target in edges} <= set(own)
+    assert seen == set(range(dense_graph.num_nodes))
+
+
+def test_neighbours_do_not_enter_the_label_terms(dense_graph: GraphData) -> None:
+    """Nodes with many neighbours would be learned many times per epoch."""
+    stage, spec = make_stage(small_config("lsp", overrides=["student.dropout=0"]), dense_graph)
+    student = MLPStudent(spec)
+    batch = next(iter(NodeBatches(stage, _generator(), every=True, fanout=5)()))
+    values = DistillObjective(student, {"soft": (1.0, SoftLabels()), "local": (1.0, LocalStructure())})(batch)
+    alone = RowReader(stage, _generator())(batch.ids[: batch.own])
+    want = DistillObjective(student, {"soft": (1.0, SoftLabels())})(alone)
+    torch.testing.assert_close(values["soft"], want["soft"])

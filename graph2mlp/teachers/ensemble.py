@@ -1,0 +1,74 @@
+"""Several teachers that answer as one: the mean of their probabilities."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from graph2mlp.data.features import Features
+from graph2mlp.data.graph import csr_neighbours
+from graph2mlp.teachers.models import GAT, Teacher
+
+__all__ = ["Ensemble"]
+
+
+class Ensemble(Teacher):
+    """`logits = log(mean_m softmax(logits_m))`, so that their softmax is the mean of the members' probabilities.
+
+    `hidden` is one layer: the members' last hidden layers, each row scaled to length 1, side by side. The cosine of two
+    such rows is therefore the mean of the members' cosines, whatever the widths and scales of their layers, and the
+    inner product is the sum. Teachers of one layer have no hidden layer, and then neither has their ensemble.
+
+    A request has to fetch as many hops as the member that sees farthest.
+    """
+
+    def __init__(self, members: Sequence[Teacher]) -> None:
+        first, joined = members[0], "+".join(member.config.name for member in members)
+        super().__init__(first.widths[0], first.widths[-1], replace(first.config, name=joined))
+        self.members = nn.ModuleList(members)
+        self.hops = max(member.hops for member in members)
+
+    def adjacency(self, edge_index: Tensor, num_nodes: int) -> Tensor:
+        """All edges and a self-loop at every node, as one CSR matrix whose values are rows: a column for each member.
+
+        One matrix for all, so that a server cuts out a node's surroundings once.
+        """
+        pointer, neighbours = csr_neighbours(edge_index, num_nodes, self_loops=True)
+        target = torch.repeat_interleave(torch.arange(num_nodes), pointer.diff())
+        values = torch.zeros(len(neighbours), len(self.members))
+        for number, member in enumerate(self.teachers()):
+            if isinstance(member, GAT):
+                continue  # reads where the edges are, no weights
+            own = member.adjacency(edge_index, num_nodes).values()
+            # A member without self-loops gets them with weight 0, which adds nothing to its sums.
+            places = slice(None) if len(own) == len(neighbours) else neighbours != target
+            values[places, number] = own
+        size = (num_nodes, num_nodes, len(self.members))
+        return torch.sparse_csr_tensor(pointer, neighbours, values, size, check_invariants=False)
+
+    def forward(self, x: Features, adjacency: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        answers = [member(x, _own(member, number, adjacency)) for number, member in enumerate(self.teachers())]
+        log_probabilities = torch.stack([F.log_softmax(logits, dim=1) for logits, _hidden in answers])
+        logits = torch.logsumexp(log_probabilities, dim=0) - math.log(len(answers))
+        last = [F.normalize(hidden[-1], dim=1) for _logits, hidden in answers if hidden]
+        return logits, (torch.cat(last, dim=1),) if last else ()
+
+    def teachers(self) -> list[Teacher]:
+        """The members, in the order of the name."""
+        return [cast(Teacher, member) for member in self.members]
+
+
+def _own(member: Teacher, number: int, adjacency: Tensor) -> Tensor:
+    """The member's part of the common matrix, in the form its own `adjacency` has."""
+    pointer, neighbours = adjacency.crow_indices(), adjacency.col_indices()
+    if isinstance(member, GAT):
+        target = torch.repeat_interleave(torch.arange(len(pointer) - 1), pointer.diff())
+        return torch.stack([neighbours, target])  # GATConv takes the self-loops out before it adds its own
+    weights = adjacency.values()[:, number].contiguous()
+    return torch.sparse_csr_tensor(pointer, neighbours, weights, adjacency.shape[:2], check_invariants=False)
