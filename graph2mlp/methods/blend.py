@@ -28,7 +28,7 @@ class Blend(NOSMOG):
     paper: ClassVar[str] = "ours; the objective is that of NOSMOG (Tian et al., ICLR 2023)"
     defaults: ClassVar[Settings] = {
         "teacher": {"name": "appnp+gcn+sage"},
-        "structure": {"encoder": "laplacian+smoothed", "dim": 128},
+        "structure": {"encoder": "laplacian+smoothed"},
         "student": {"input_dropout": 0.1, "structure_dropout": 0.3},
         "train": {"as_unseen": 0.3, "burn_in": 20},
     }
