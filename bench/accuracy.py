@@ -44,8 +44,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--graphs", default="digits,cpf:cora,cpf:citeseer")
     parser.add_argument("--settings", default="transductive,production")
-    parser.add_argument("--methods", default="glnn,nosmog,gsdn")
-    parser.add_argument("--teachers", default="sage")
+    parser.add_argument("--methods", default="blend,nosmog,glnn,lsp,gsp,g_crd,gsdn")
+    parser.add_argument("--teachers", default="", help="each method's own unless named")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--set", action="append", default=[], metavar="GROUP.KEY=VALUE")
     parser.add_argument("--root", default=None)
@@ -57,7 +57,7 @@ def main() -> None:
     done = {_key(row) for row in read_rows(given.csv)}
     for graph, setting, method, teacher in itertools.product(*axes):
         for seed in range(given.seeds):
-            name = teacher if method_has_teacher(method) else ""
+            name = teacher_of(method, teacher)
             if (graph, setting, method, name, str(seed), changed) in done:
                 continue
             row = run_one(graph, setting, method, teacher, seed, given.root, given.set)
@@ -72,7 +72,7 @@ def run_one(
 ) -> dict[str, Any]:
     """One run in a folder that is thrown away; its figures as a CSV row."""
     config = resolve_config(
-        graph=graph, setting=setting, method=method, teacher=teacher, seed=seed, root=root, overrides=overrides
+        graph=graph, setting=setting, method=method, teacher=teacher or None, seed=seed, root=root, overrides=overrides
     )
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
@@ -100,11 +100,10 @@ def run_one(
     return row
 
 
-def method_has_teacher(method: str) -> bool:
-    """Whether the row of `method` names a teacher."""
-    from graph2mlp.methods import method_class
-
-    return method_class(method).needs_teacher
+def teacher_of(method: str, named: str) -> str:
+    """The teacher such a run will have: the one that is named, the method's own, or none."""
+    config = resolve_config(graph="digits", method=method, teacher=named or None)
+    return config.teacher.name if config.hyper.needs_teacher else ""
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
