@@ -97,11 +97,11 @@ class PairLoss:
 
     def _again(self, ctx: Any, upstream: Tensor, *unused: object) -> tuple[Tensor | None, ...]:
         self._no_second_derivative()
-        student, teacher, *rest = ctx.inputs
-        rest[0] = upstream.to(rest[0].dtype)
+        saved = iter(ctx.saved_tensors)
+        student, teacher, weight, *rest = (next(saved) if tensor else one for tensor, one in ctx.inputs)
         again = self._rows if torch.compiler.is_compiling() else self._forms["rows"]
-        _, *gradients = again(student, teacher, *rest)
-        return (*_rounded(ctx, gradients), *[None] * len(rest))
+        _, *gradients = again(student, teacher, upstream.to(weight.dtype), *rest)
+        return (*_rounded(ctx, gradients), *[None] * ctx.others)
 
     def _no_second_derivative(self) -> None:
         if torch.is_grad_enabled():
@@ -132,11 +132,18 @@ def _rounded(ctx: Any, gradients: Sequence[Tensor]) -> list[Tensor | None]:
 
 def _keep_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     ctx.save_for_backward(*output[1:])
-    ctx.needs, ctx.dtypes, ctx.others = inputs[-2:], [side.dtype for side in inputs[:2]], len(inputs) - 2
+    _keep_types(ctx, inputs)
 
 
 def _keep_inputs(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    ctx.inputs, ctx.needs, ctx.dtypes = inputs, inputs[-2:], [side.dtype for side in inputs[:2]]
+    # Tensors are saved by autograd, which notices if one is changed in place before the backward pass.
+    ctx.save_for_backward(*(one for one in inputs if isinstance(one, Tensor)))
+    ctx.inputs = [(True, None) if isinstance(one, Tensor) else (False, one) for one in inputs]
+    _keep_types(ctx, inputs)
+
+
+def _keep_types(ctx: Any, inputs: tuple[Any, ...]) -> None:
+    ctx.needs, ctx.dtypes, ctx.others = inputs[-2:], [side.dtype for side in inputs[:2]], len(inputs) - 2
 
 
 def _like(shape: Callable[[Tensor], torch.Size]) -> Core:

@@ -13,7 +13,7 @@ __all__ = ["Blend"]
 
 @dataclass(frozen=True, kw_only=True)
 class Blend(NOSMOG):
-    """NOSMOG's objective with a better teacher and a richer table; what a run uses when no method is named.
+    """NOSMOG's objective with a better teacher, a richer table, and a student that also serves cold nodes.
 
     `L = hard * CE + soft * KL + adversarial * l(f([x || q] + delta*)) + similarity * L_rsd`, as nosmog. What differs:
 

@@ -14,6 +14,8 @@ from graph2mlp.kernels.rows import scatter_rows
 
 __all__ = ["chunked"]
 
+_BOUND = 20.0  # of logits that may share an exponential: rounding x - bound costs 1e-7 for each 2 of it
+
 _BUFFER = 8 * 2**20  # numbers in the block of logits: 32 MiB in float32, where the products reach their full speed
 
 
@@ -67,6 +69,11 @@ class _Blocks:
             x.scatter_(1, self.positives[where, None], -torch.inf)
             yield _Block(where, x)
 
+    def bound(self) -> float:
+        """No logit is larger; NaN if there is one among the features."""
+        lengths = [torch.linalg.vector_norm(side, dim=1).max() for side in (self.student, self.teacher)]
+        return float(lengths[0] * lengths[1])
+
     def times_keys(self, coefficients: Tensor) -> Tensor:
         """`[B, M] -> [B, d]`"""
         return (coefficients.to(self.fast) @ self.keys).to(self.dtype)
@@ -108,11 +115,8 @@ def _symmetric(
     blocks: _Blocks, pairs: Positives, weight: Tensor, need_student: bool, need_teacher: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Both softmaxes must be known before any coefficient is, so the logits are computed twice."""
-    rows = torch.empty_like(pairs.x)
-    columns = torch.full_like(pairs.x, -torch.inf)
-    for block in blocks:
-        rows[block.where] = torch.logsumexp(block.x, 1)
-        columns = torch.logaddexp(columns, torch.logsumexp(block.x, 0))
+    exponentials = _Bounded(blocks) if blocks.bound() <= _BOUND else _Unbounded(blocks)
+    rows, columns = exponentials.log_sums()
     (row_loss, row_sigma), (column_loss, column_sigma) = pairs.loss(rows), pairs.loss(columns)
     losses = (row_loss + column_loss) / 2
     d_student = torch.empty_like(blocks.student) if need_student else losses.new_empty(0)
@@ -120,19 +124,66 @@ def _symmetric(
     if not (need_student or need_teacher):
         return losses, d_student, d_teacher
     row_share, column_share = weight * row_sigma / 2, weight * column_sigma / 2
-    finite = torch.finfo(rows.dtype).min  # exp(-inf - -inf) is NaN; a row without negatives has coefficients 0
-    rows, columns = rows.clamp(min=finite), columns.clamp(min=finite)
     for block in blocks:
-        where, x = block.where, block.x
-        coefficients = torch.exp(x - columns).mul_(column_share)
-        coefficients += torch.exp_(x.sub_(rows[where, None])).mul_(row_share[where, None])
+        coefficients = exponentials.coefficients(block, rows, columns, row_share, column_share)
         if need_student:
-            d_student[where] = blocks.times_keys(coefficients)
+            d_student[block.where] = blocks.times_keys(coefficients)
         if need_teacher:
-            blocks.add_to_keys(d_teacher, coefficients, blocks.student[where])
+            blocks.add_to_keys(d_teacher, coefficients, blocks.student[block.where])
     share = (row_share + column_share)[:, None]
     if need_student:
         d_student -= share * blocks.teacher
     if need_teacher:
         d_teacher -= share * blocks.student
     return losses, d_student, d_teacher
+
+
+class _Bounded:
+    """One exponential for both softmaxes, `e^(x - bound)`: no logit is larger, none so small that it would vanish."""
+
+    def __init__(self, blocks: _Blocks) -> None:
+        self.blocks, self.bound = blocks, blocks.bound()
+
+    def log_sums(self) -> tuple[Tensor, Tensor]:
+        """Log-sum-exps of all rows and of all columns."""
+        rows = torch.empty_like(self.blocks.student[:, 0])
+        columns = torch.zeros_like(rows)
+        for block in self.blocks:
+            e = block.x.sub_(self.bound).exp_()
+            rows[block.where] = e.sum(1)
+            columns += e.sum(0)
+        return rows.log_().add_(self.bound), columns.log_().add_(self.bound)
+
+    def coefficients(
+        self, block: _Block, rows: Tensor, columns: Tensor, row_share: Tensor, column_share: Tensor
+    ) -> Tensor:
+        """`a_i e^(x_ij - A_i) + b_j e^(x_ij - B_j)`, `[B, M]`; 0 where a row or column has no negatives."""
+        own = torch.where(row_share == 0, 0, row_share * torch.exp(self.bound - rows))[block.where, None]
+        other = torch.where(column_share == 0, 0, column_share * torch.exp(self.bound - columns))
+        return block.x.sub_(self.bound).exp_().mul_(own + other)
+
+
+class _Unbounded:
+    """The same for logits of any size: each softmax with a shift and an exponential of its own."""
+
+    def __init__(self, blocks: _Blocks) -> None:
+        self.blocks = blocks
+
+    def log_sums(self) -> tuple[Tensor, Tensor]:
+        """Log-sum-exps of all rows and of all columns."""
+        rows = torch.empty_like(self.blocks.student[:, 0])
+        columns = torch.full_like(rows, -torch.inf)
+        for block in self.blocks:
+            rows[block.where] = torch.logsumexp(block.x, 1)
+            columns = torch.logaddexp(columns, torch.logsumexp(block.x, 0))
+        return rows, columns
+
+    def coefficients(
+        self, block: _Block, rows: Tensor, columns: Tensor, row_share: Tensor, column_share: Tensor
+    ) -> Tensor:
+        """See `_Bounded`."""
+        lowest = torch.finfo(rows.dtype).min  # exp(-inf - -inf) is NaN; a row without negatives has coefficients 0
+        where, x = block.where, block.x
+        coefficients = torch.exp(x - columns.clamp(min=lowest)).mul_(column_share)
+        x.sub_(rows[where, None].clamp(min=lowest))
+        return coefficients.add_(torch.exp_(x).mul_(row_share[where, None]))

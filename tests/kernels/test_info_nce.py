@@ -178,11 +178,13 @@ def test_blocks_do_not_show() -> None:
             assert relative(b, a) < 1e-5
 
 
-def test_chunks_of_few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Above 8 million pairs there are several chunks; the last is shorter."""
+@pytest.mark.parametrize("bound", [20.0, -1.0])
+def test_chunks_of_few_rows(bound: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above 8 million pairs there are several chunks; the last is shorter. With a shared exponential and without."""
     monkeypatch.setattr(sys.modules[chunked.__module__], "_BUFFER", 200)
+    monkeypatch.setattr(sys.modules[chunked.__module__], "_BOUND", bound)
     student, teacher = pair(70, 20, 20)
-    for name in ("plain", "symmetric", "labels", "positives"):
+    for name in ("plain", "symmetric", "labels", "symmetric, labels", "symmetric, weight", "positives"):
         close(_run("chunked", student, teacher, **SETTINGS[name]), _exact(student, teacher, **SETTINGS[name]), 1e-5)
 
 
