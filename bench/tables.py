@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
 README = ROOT / "README.md"
 
-_ORDER = ("nosmog", "glnn", "gsdn", "mlp")
+_ORDER = ("blend", "nosmog", "glnn", "g_crd", "gsp", "lsp", "alignahead", "gsdn", "mlp")
 
 
 def accuracy_table() -> str:
@@ -72,7 +72,34 @@ def latency_table() -> str:
     return _markdown(header, lines)
 
 
-TABLES = {"accuracy": accuracy_table, "ablation": ablation_table, "latency": latency_table}
+def kernels_table() -> str:
+    """CPU time of value and gradients for a good student's rows, one thread, largest size: ours, then the others."""
+    header = ["loss", "rows x width", "who", "CPU ms", "times ours", "peak MB", "error of the gradient"]
+    rows = [
+        row for row in _read("kernels.csv") if row["data"] == "aligned" and row["cpu_ms"] and row["device"] == "cpu"
+    ]
+    largest = {row["loss"]: max(int(one["n"]) for one in rows if one["loss"] == row["loss"]) for row in rows}
+    lines, ours = [], 1.0
+    for row in rows:
+        if int(row["n"]) == largest[row["loss"]]:
+            first = row["who"] == "ours"
+            time = float(row["cpu_ms"])
+            ours = time if first else ours
+            who = "**ours**" if first else row["who"]
+            who += " (student's gradient only)" if row["gradients"] == "student" else ""
+            size = f"{int(row['n']):,} x {row['d']}" if first else ""
+            memory = f"{float(row['peak_mb']):,.0f}"
+            name = row["loss"] if first else ""
+            lines.append([name, size, who, f"{time:,.1f}", f"{time / ours:.2f}", memory, row["error_gradient"]])
+    return _markdown(header, lines)
+
+
+TABLES = {
+    "accuracy": accuracy_table,
+    "ablation": ablation_table,
+    "latency": latency_table,
+    "kernels": kernels_table,
+}
 
 
 def with_tables(text: str) -> str:
