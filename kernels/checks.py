@@ -50,7 +50,9 @@ def check_positive(loss: str, name: str, value: float) -> None:
     Raises:
         KernelError: it is not.
     """
-    if not (value > 0 and math.isfinite(value)):
+    if isinstance(value, Tensor):
+        raise KernelError(f"{loss}: {name} must be a number, got a tensor; it would get no gradient.")
+    if not 0 < value < math.inf:
         raise KernelError(f"{loss}: {name} must be positive and finite, got {value}.")
 
 
@@ -68,14 +70,14 @@ def check_weight(loss: str, weight: Tensor, rows: int) -> None:
 
 
 def check_index(loss: str, name: str, index: Tensor, rows: int, below: int | None = None) -> None:
-    """An integer vector `[rows]`; with `below`, every entry in `[0, below)`.
+    """A vector `[rows]` of int32 or int64; with `below`, every entry in `[0, below)`.
 
     Raises:
         KernelError: another shape, type or range.
     """
-    if index.shape != (rows,) or index.is_floating_point() or index.dtype == torch.bool:
+    if index.shape != (rows,) or index.dtype not in (torch.int32, torch.int64):
         raise KernelError(
-            f"{loss}: {name} must be integers [{rows}], one for each row; "
+            f"{loss}: {name} must be integers [{rows}], int32 or int64; "
             f"got {str(index.dtype).removeprefix('torch.')} {list(index.shape)}."
         )
     if below is not None and bool(((index < 0) | (index >= below)).any()):

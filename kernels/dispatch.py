@@ -18,7 +18,7 @@ from torch import Tensor
 
 from graph2mlp.errors import BackendError, suggest
 
-__all__ = ["Backend", "Status", "available", "backend", "select", "use"]
+__all__ = ["Backend", "Status", "available", "backend", "chosen", "select", "use"]
 
 Backend: TypeAlias = Literal["auto", "triton", "chunked", "dense", "interpret"]
 """`dense` is the formula as published; `chunked` plain torch, linear in memory; `triton` the fused kernels on a GPU;
@@ -57,7 +57,7 @@ def use(name: Backend) -> Iterator[None]:
     """Run the losses called inside with one backend: `with use("chunked"): ...`.
 
     With `auto` a case that the fused kernels do not cover falls back to `chunked`, with one warning; with `triton` it
-    is an error.
+    is an error. The choice holds for this thread, and for the backward pass of what is computed inside.
 
     Raises:
         BackendError: no such backend, or it does not work on this machine.
@@ -67,6 +67,13 @@ def use(name: Backend) -> Iterator[None]:
     status = available()[name]
     if not status:
         raise BackendError(f"The backend '{name}' does not work here: {status.reason}. 'chunked' always does.")
+    with chosen(name):
+        yield
+
+
+@contextmanager
+def chosen(name: Backend) -> Iterator[None]:
+    """`use` without the check: for a choice that was made before."""
     token = _chosen.set(name)
     try:
         yield
@@ -86,16 +93,18 @@ def select(loss: str, *tensors: Tensor, unsupported: str | None = None) -> Liter
     Raises:
         BackendError: `triton` or `interpret` is in force and the kernels cannot take the call.
     """
-    chosen = backend()
+    wanted = backend()
     on_gpu = all(tensor.is_cuda for tensor in tensors)
-    if chosen == "chunked" or (chosen == "auto" and not (on_gpu and _has_triton())):
+    if wanted == "chunked" or (wanted == "auto" and not (on_gpu and _has_triton())):
         return "chunked"
+    if unsupported is None and on_gpu:
+        unsupported = _too_small(tensors[0].device)
     if unsupported is not None:
-        if chosen == "auto":
+        if wanted == "auto":
             _warn_once(f"{loss}: {unsupported}; the slower chunked form runs instead.")
             return "chunked"
         raise BackendError(f"{loss}: the fused kernel cannot take this call: {unsupported}. Use 'auto' or 'chunked'.")
-    if chosen == "triton" and not on_gpu:
+    if wanted == "triton" and not on_gpu:
         device = next(tensor.device for tensor in tensors if not tensor.is_cuda)
         raise BackendError(
             f"{loss}: the backend 'triton' needs tensors on a GPU, got {device}. Move them, or use 'auto'."
@@ -106,6 +115,16 @@ def select(loss: str, *tensors: Tensor, unsupported: str | None = None) -> Liter
 @cache
 def _warn_once(message: str) -> None:
     warnings.warn(message, UserWarning, stacklevel=6)
+
+
+@cache
+def _too_small(device: torch.device) -> str | None:
+    """Why the tiles do not fit on a GPU: they need up to 163 KiB of shared memory, which data-centre cards have."""
+    if not torch.cuda.is_available():
+        return None
+    about = torch.cuda.get_device_properties(device)
+    shared = getattr(about, "shared_memory_per_block_optin", 0) // 1024
+    return None if shared >= 163 else f"{about.name} gives a program {shared} KiB of shared memory (163 are needed)"
 
 
 @cache

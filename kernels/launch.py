@@ -28,11 +28,18 @@ class Tiles:
 
 
 def run(kernel: Any, grid: tuple[int, ...], arguments: dict[str, Any], constants: dict[str, Any], tiles: Tiles) -> None:
-    """Start `kernel`, with `UPCAST` set if it has such a constant. The compile-only check replaces this function."""
+    """Start `kernel`, with `UPCAST` set if it has such a constant. The compile-only check replaces this function.
+
+    A kernel sees only pointers: inputs are made dense here (the gradient of a plain sum has stride 0), and the device
+    is that of the tensors, which need not be the current one.
+    """
     if "UPCAST" in kernel.arg_names:
         constants = {**constants, "UPCAST": INTERPRETED}
-    if arguments and all(tensor.numel() for tensor in arguments.values() if isinstance(tensor, Tensor)):
-        kernel[grid](**arguments, **constants, num_warps=tiles.warps, num_stages=tiles.stages)
+    dense = {name: one.contiguous() if isinstance(one, Tensor) else one for name, one in arguments.items()}
+    tensors = [one for one in dense.values() if isinstance(one, Tensor)]
+    if all(tensor.numel() for tensor in tensors):
+        with torch.cuda.device_of(tensors[0]):
+            kernel[grid](**dense, **constants, num_warps=tiles.warps, num_stages=tiles.stages)
 
 
 def padded(side: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ class InfoNCELoss(_Loss):
     def forward(self, student: Tensor, teacher: Tensor, **batch: Any) -> Tensor:
         """See `info_nce`; `positives`, `weight` and `labels` may be given here."""
         tau = self.settings["tau"] if self.log_beta is None else torch.exp(-self.log_beta)
-        return info_nce(student, teacher, **{**self.settings, **batch, "tau": tau})
+        return info_nce(student, teacher, **{**self.settings, "tau": tau, **batch})
 
 
 class GSPLoss(_Loss):

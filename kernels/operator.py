@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from graph2mlp.errors import KernelError
+from graph2mlp.kernels.dispatch import backend, chosen
 
-__all__ = ["Core", "PairLoss", "statistics_dtype"]
+__all__ = ["Core", "PairLoss", "shares", "statistics_dtype"]
 
 Core: TypeAlias = Callable[..., tuple[Tensor, Tensor, Tensor]]
 """`(student, teacher, weight, *rest, need_student, need_teacher) -> (losses, d_student, d_teacher)`.
@@ -37,7 +38,9 @@ class PairLoss:
 
         def rows(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
             with torch.no_grad(), torch.autocast(inputs[0].device.type, enabled=False):
-                return core(*inputs)
+                losses, d_student, d_teacher = core(*inputs)
+            # Features may be column-major, and gradients made like them; a compiler plans for rows.
+            return losses, d_student.contiguous(), d_teacher.contiguous()
 
         def total(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
             losses, d_student, d_teacher = rows(*inputs)
@@ -71,7 +74,7 @@ class PairLoss:
             return losses if weight is None else torch.where(weight == 0, 0, weight * losses)
         weight = torch.ones(len(student), device=student.device) if weight is None else weight
         weight = weight.to(statistics_dtype(student, teacher))
-        return self.total(student, teacher, weight / weight.sum() if reduction == "mean" else weight, *rest)
+        return self.total(student, teacher, shares(weight) if reduction == "mean" else weight, *rest)
 
     def _call(self, form: str, student: Tensor, teacher: Tensor, weight: Tensor, *rest: object) -> Tensor:
         if weight.requires_grad:
@@ -100,7 +103,8 @@ class PairLoss:
         saved = iter(ctx.saved_tensors)
         student, teacher, weight, *rest = (next(saved) if tensor else one for tensor, one in ctx.inputs)
         again = self._rows if torch.compiler.is_compiling() else self._forms["rows"]
-        _, *gradients = again(student, teacher, upstream.to(weight.dtype), *rest)
+        with chosen(ctx.backend):  # autograd runs this in a thread of its own, or after the block that chose
+            _, *gradients = again(student, teacher, upstream.to(weight.dtype), *rest)
         return (*_rounded(ctx, gradients), *[None] * ctx.others)
 
     def _no_second_derivative(self) -> None:
@@ -138,12 +142,19 @@ def _keep_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Ten
 def _keep_inputs(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     # Tensors are saved by autograd, which notices if one is changed in place before the backward pass.
     ctx.save_for_backward(*(one for one in inputs if isinstance(one, Tensor)))
+    ctx.backend = backend()
     ctx.inputs = [(True, None) if isinstance(one, Tensor) else (False, one) for one in inputs]
     _keep_types(ctx, inputs)
 
 
 def _keep_types(ctx: Any, inputs: tuple[Any, ...]) -> None:
     ctx.needs, ctx.dtypes, ctx.others = inputs[-2:], [side.dtype for side in inputs[:2]], len(inputs) - 2
+
+
+def shares(weight: Tensor) -> Tensor:
+    """Weights that sum to 1; those that sum to 0 stay as they are, so that a mean of nothing is 0."""
+    total = weight.sum()
+    return weight / torch.where(total == 0, 1, total)
 
 
 def _like(shape: Callable[[Tensor], torch.Size]) -> Core:

@@ -92,7 +92,8 @@ def gsp(
     plain = weight is None and anchors is None and reduction != "none"
     # Whoever asks for the sweeps by name gets them.
     if kernel == "cosine" and divergence == "mse" and diagonal and plain and backend() in ("auto", "chunked"):
-        return rsd(s, t) * (1 if reduction == "mean" else len(s))
+        # Rows as they were given: rounding those of length 1 would undo what the closed form gains.
+        return rsd(student, teacher, normalize=True) * (1 if reduction == "mean" else len(s))
     dtype = torch.promote_types(student.dtype, teacher.dtype)
     s, t = s.to(dtype), t.to(dtype)
     rest = (anchors, kernel, divergence, float(tau), float(gamma), sign, diagonal)

@@ -48,8 +48,9 @@ def info_nce(
         tau: temperature; a scalar tensor learns.
         symmetric: also let each teacher row find its student row; the mean of both directions.
         positives: `[N]`, the teacher row that belongs to each student row. Without it N = M.
-        weight: `[N]`, of each row; `mean` divides by their sum. A row of weight 0 is no anchor: it has neither loss nor
-            gradient in this direction, even if it holds NaN. Teacher rows stay negatives whatever their weight.
+        weight: `[N]`, of each row; `mean` divides by their sum, and is 0 if that is. A row of weight 0 is no anchor: it
+            has neither loss nor gradient in this direction, even if it holds NaN. Teacher rows stay negatives whatever
+            their weight.
         labels: `[N]`; rows with the anchor's label are not its negatives. Needs N = M.
         normalize: scale all rows to length 1 first. Rows of zeros stay zeros and get no gradient.
         max_samples: use at most so many rows, drawn with `generator`.
@@ -58,7 +59,7 @@ def info_nce(
     Raises:
         KernelError: shapes, types or settings that do not fit.
     """
-    _check(student, teacher, tau, symmetric, positives, weight, labels, reduction)
+    _check(student, teacher, tau, symmetric, positives, weight, labels, reduction, compute_dtype)
     chosen = sampled("info_nce", student, max_samples, generator)
     if chosen is not None:
         student = student[chosen]
@@ -89,6 +90,7 @@ def _check(
     weight: Tensor | None,
     labels: Tensor | None,
     reduction: str,
+    compute_dtype: torch.dtype | None,
 ) -> None:
     check_pair("info_nce", student, teacher, same_rows=positives is None, same_width=True)
     if isinstance(tau, Tensor):
@@ -96,6 +98,8 @@ def _check(
             raise KernelError(f"info_nce: tau must be a number or a scalar tensor, got shape {list(tau.shape)}.")
     else:
         check_positive("info_nce", "tau", tau)
+    if compute_dtype is not None and not compute_dtype.is_floating_point:
+        raise KernelError(f"info_nce: compute_dtype must be a floating-point type, got {compute_dtype}.")
     if reduction not in ("mean", "sum", "none"):
         raise KernelError(f"info_nce: reduction must be mean, sum or none, got '{reduction}'.")
     if weight is not None:

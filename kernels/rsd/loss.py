@@ -47,7 +47,8 @@ def rsd(
         anchors: `[M]`, row indices: the pairs of all N rows with these M rows only, each as often as it is named. With
             `weight` an anchor keeps the weight of its row.
         precise: accumulate in float64. False computes in float32 where that is safe (one width, `diagonal`): right to
-            1e-6 unless the sides differ by little more than a rotation.
+            1e-6 unless the sides differ by little more than a rotation, or by less than 1e-3 after `center` or
+            `normalize`, which round the rows anew.
 
     Raises:
         KernelError: shapes, types or settings that do not fit.

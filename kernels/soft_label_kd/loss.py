@@ -11,7 +11,7 @@ from torch import Tensor
 from graph2mlp.errors import KernelError
 from graph2mlp.kernels.checks import check_index, check_pair, check_positive, check_weight
 from graph2mlp.kernels.dispatch import backend, select
-from graph2mlp.kernels.operator import PairLoss, statistics_dtype
+from graph2mlp.kernels.operator import PairLoss, shares, statistics_dtype
 from graph2mlp.kernels.soft_label_kd.chunked import chunked
 from graph2mlp.kernels.soft_label_kd.reference import reference
 
@@ -76,7 +76,7 @@ def soft_label_kd(
     else:
         every = weight.to(statistics_dtype(student, teacher))
         student, teacher = (torch.where((every == 0)[:, None], 0, side) for side in (student, teacher))
-        every = every / (every.sum() * width) if mean else every
+        every = shares(every) / width if mean else every
     hard = None
     if labels is not None:
         hard = ce_weight * _labelled(labels, index, ignore_index, every)
@@ -117,7 +117,7 @@ def _check(
     check_positive("soft_label_kd", "tau", tau)
     if reduction not in ("batchmean", "mean", "sum", "none"):
         raise KernelError(f"soft_label_kd: reduction must be batchmean, mean, sum or none, got '{reduction}'.")
-    if not (ce_weight >= 0 and math.isfinite(ce_weight)):
+    if not 0 <= ce_weight < math.inf:
         raise KernelError(f"soft_label_kd: ce_weight must be 0 or more and finite, got {ce_weight}.")
     if weight is not None:
         check_weight("soft_label_kd", weight, len(student))
