@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
-from graph2mlp.errors import BackendError, KernelError
 from graph2mlp.kernels.dispatch import Backend, use
-from graph2mlp.kernels.rsd import loss as loss_module
 from graph2mlp.kernels.rsd import reference, rsd
 from graph2mlp.kernels.rsd.chunked import chunked
 from tests.graphs import F4
-from tests.kernels.compare import Graded, close, graded, in_new_process, pair, relative
+from tests.kernels.compare import Graded, close, graded, pair, relative
+from tests.kernels.rsd_cases import PATHS, SETTINGS, WEIGHT, exact, run_of
 
 # The interpreter warns of NaN, which some tests feed it.
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
-
-PATHS: list[Backend] = ["chunked", "interpret"]
-WEIGHT = torch.arange(70) % 4 / 3  # zeros among them
 
 
 def shipped() -> None:
@@ -34,19 +28,6 @@ def shipped() -> None:
         side, one = torch.zeros(256, width, dtype=dtype), torch.ones(())
         fused(side, side, one, None, None, True, False, True, True)
         fused(side, side, one, torch.ones(256), None, False, False, True, True)
-
-
-def _run(path: Backend, student: Tensor, teacher: Tensor, **settings: Any) -> Graded:
-    with use(path):
-        return graded(functools.partial(rsd, **settings), student, teacher)
-
-
-def _exact(student: Tensor, teacher: Tensor, **settings: Any) -> Graded:
-    """The formula in float64, on exactly the features the other paths were given."""
-    settings.pop("precise", None)
-    if "weight" in settings:
-        settings["weight"] = settings["weight"].double()
-    return graded(functools.partial(reference, **settings), student.double(), teacher.double())
 
 
 def test_golden_value_of_all_forms(f4: F4) -> None:
@@ -60,35 +41,19 @@ def test_golden_value_of_all_forms(f4: F4) -> None:
         assert float(rsd(f4.S.float(), f4.T.float())) == 11.1875
 
 
-SETTINGS: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "float32": {"precise": False},
-    "center": {"center": True},
-    "normalize": {"normalize": True},
-    "weight": {"weight": WEIGHT},
-    "mask": {"weight": WEIGHT > 0},
-    "both signs": {"weight": WEIGHT - 0.4},
-    "no diagonal": {"diagonal": False},
-    "no diagonal, weight": {"diagonal": False, "weight": WEIGHT, "precise": False},
-    "anchors": {"anchors": torch.tensor([0, 69, 5, 5, 12])},
-    "anchors, weight": {"anchors": torch.tensor([0, 69, 5, 5, 12]), "weight": WEIGHT},
-    "all": {"center": True, "normalize": True, "weight": WEIGHT, "diagonal": False},
-}
-
-
 @pytest.mark.parametrize(("path", "widths"), [("chunked", (20, 20)), ("chunked", (7, 12)), ("interpret", (20, 20))])
 @pytest.mark.parametrize("name", SETTINGS)
 def test_value_and_gradients_match_the_formula(name: str, path: Backend, widths: tuple[int, int]) -> None:
     """Each setting takes its own way through the algebra, and each form has its own gradient."""
     student, teacher = pair(70, *widths)
-    close(_run(path, student, teacher, **SETTINGS[name]), _exact(student, teacher, **SETTINGS[name]), 1e-5)
+    close(run_of(path, student, teacher, **SETTINGS[name]), exact(student, teacher, **SETTINGS[name]), 1e-5)
 
 
 def test_the_dense_backend_is_the_reference() -> None:
     """A setting that gets lost on the way would make every comparison with it wrong."""
     student, teacher = pair(70, 7, 12, torch.float64)
     for asked in SETTINGS.values():
-        close(_run("dense", student, teacher, **asked), _exact(student, teacher, **asked), 1e-14)
+        close(run_of("dense", student, teacher, **asked), exact(student, teacher, **asked), 1e-14)
 
 
 @settings(max_examples=30, deadline=None)
@@ -114,7 +79,7 @@ def test_odd_shapes(rows: int, width: int, dtype: torch.dtype) -> None:
 def test_preparing_the_rows_costs_no_digits(name: str) -> None:
     """Centred or scaled rows that are rounded to float32 again differ from the teacher's by rounding, here 0.4 %."""
     student, teacher = pair(70, 32, 32, noise=1e-5)
-    close(_run("chunked", student, teacher, **SETTINGS[name]), _exact(student, teacher, **SETTINGS[name]), 1e-6)
+    close(run_of("chunked", student, teacher, **SETTINGS[name]), exact(student, teacher, **SETTINGS[name]), 1e-6)
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -122,30 +87,30 @@ def test_preparing_the_rows_costs_no_digits(name: str) -> None:
 def test_no_cancellation_close_to_the_teacher(precise: bool, path: Backend) -> None:
     """A good student is where the three-term form loses all digits in float32 (560 times off at this distance)."""
     student, teacher = pair(150, 32, 32, noise=1e-5)
-    close(_run(path, student, teacher, precise=precise), _exact(student, teacher), 1e-6)
+    close(run_of(path, student, teacher, precise=precise), exact(student, teacher), 1e-6)
 
 
 def test_a_rotation_needs_the_precise_form() -> None:
     """S = TQ + little: the loss is small, the difference is not. If float32 did as well, `precise` could go."""
     student, teacher = pair(150, 16, 16, noise=1e-4)
     student = student @ torch.linalg.qr(torch.randn(16, 16, generator=torch.Generator().manual_seed(0)))[0]
-    want = _exact(student, teacher)
-    close(_run("chunked", student, teacher), want, 1e-6)
-    assert relative(_run("chunked", student, teacher, precise=False).loss, want.loss) > 1e-4
+    want = exact(student, teacher)
+    close(run_of("chunked", student, teacher), want, 1e-6)
+    assert relative(run_of("chunked", student, teacher, precise=False).loss, want.loss) > 1e-4
 
 
 def test_float32_keeps_what_the_diagonal_leaves() -> None:
     """Nearly orthogonal rows: the diagonal is all but 1e-8 of the sum, so subtracting it in float32 leaves noise."""
     student = torch.eye(20) + 1e-4 * pair(20, 20, 20)[0]
-    want = _exact(student, 2 * torch.eye(20), diagonal=False)
-    close(_run("chunked", student, 2 * torch.eye(20), diagonal=False, precise=False), want, 1e-5)
+    want = exact(student, 2 * torch.eye(20), diagonal=False)
+    close(run_of("chunked", student, 2 * torch.eye(20), diagonal=False, precise=False), want, 1e-5)
 
 
 def test_unequal_widths_are_never_summed_in_float32() -> None:
     """Their three terms cancel: in float32 the loss of this good student would be off by more than itself."""
     student, teacher = pair(150, 32, 32, noise=1e-4)
     student = torch.nn.functional.pad(student, (0, 1))
-    close(_run("chunked", student, teacher, precise=False), _exact(student, teacher), 1e-6)
+    close(run_of("chunked", student, teacher, precise=False), exact(student, teacher), 1e-6)
 
 
 def test_chunks_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +120,9 @@ def test_chunks_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     for widths in ((6, 6), (3, 5)):
         student, teacher = pair(70, *widths)
         for name in ("plain", "no diagonal, weight", "anchors, weight"):
-            close(_run("chunked", student, teacher, **SETTINGS[name]), _exact(student, teacher, **SETTINGS[name]), 1e-5)
+            close(
+                run_of("chunked", student, teacher, **SETTINGS[name]), exact(student, teacher, **SETTINGS[name]), 1e-5
+            )
 
 
 def test_blocks_do_not_show() -> None:
@@ -196,7 +163,7 @@ def test_second_derivative_raises() -> None:
 def test_a_frozen_teacher_gets_no_gradient() -> None:
     """The usual case in training: half of the second pass is saved, value and gradient stay."""
     student, teacher = pair(30, 8, 8)
-    both = _run("chunked", student, teacher)
+    both = run_of("chunked", student, teacher)
     student.requires_grad_()
     loss = rsd(student, teacher)
     loss.backward(torch.tensor(-1.7))
@@ -210,17 +177,17 @@ def test_a_frozen_teacher_gets_no_gradient() -> None:
 def test_laws_of_the_loss(path: Backend) -> None:
     """Order and rotation of the features mean nothing; L(cS, cT) = c^4 L; all rows as anchors are no anchors."""
     student, teacher = pair(60, 8, 8)
-    want = _run(path, student, teacher)
+    want = run_of(path, student, teacher)
     order = torch.randperm(60, generator=torch.Generator().manual_seed(1))
     moved = Graded(want.loss, want.d_student[order], want.d_teacher[order])
-    close(_run(path, student[order], teacher[order]), moved, 1e-6)
+    close(run_of(path, student[order], teacher[order]), moved, 1e-6)
     turn = torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(0)))[0]
     turned = Graded(want.loss, want.d_student @ turn, want.d_teacher)
-    close(_run(path, student @ turn, teacher), turned, 1e-5)
-    close(_run(path, student, teacher, anchors=torch.arange(60)), want, 1e-6)
+    close(run_of(path, student @ turn, teacher), turned, 1e-5)
+    close(run_of(path, student, teacher, anchors=torch.arange(60)), want, 1e-6)
     for scale in (1e-4, 1e4):
         scaled = Graded(want.loss * scale**4, want.d_student * scale**3, want.d_teacher * scale**3)
-        close(_run(path, scale * student, scale * teacher), scaled, 1e-5)
+        close(run_of(path, scale * student, scale * teacher), scaled, 1e-5)
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -233,8 +200,8 @@ def test_settings_are_what_they_say(path: Backend) -> None:
         assert relative(rsd(student * lengths, teacher, normalize=True), rsd(student, teacher, normalize=True)) < 1e-5
     keep = WEIGHT[:60] > 0
     for asked in ({}, {"center": True, "normalize": True}, {"diagonal": False}):
-        few = _run(path, student[keep], teacher[keep], **asked)
-        masked = _run(path, student, teacher, weight=keep, **asked)
+        few = run_of(path, student[keep], teacher[keep], **asked)
+        masked = run_of(path, student, teacher, weight=keep, **asked)
         close(Graded(masked.loss, masked.d_student[keep], masked.d_teacher[keep]), few, 1e-5)
 
 
@@ -245,11 +212,11 @@ def test_identical_rotated_or_constant_sides_are_never_negative(path: Backend) -
     turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(0)))[0]
     for student in (teacher, teacher @ turn, teacher[:, [2, 0, 1]], -teacher):
         # Partial sums of the kernels are float32.
-        assert 0 <= float(_run(path, student, teacher).loss) < (1e-9 if path == "chunked" else 1e-5)
+        assert 0 <= float(run_of(path, student, teacher).loss) < (1e-9 if path == "chunked" else 1e-5)
     assert 0 <= float(rsd(torch.nn.functional.pad(teacher, (0, 1)), teacher)) < 1e-9
     same = torch.ones(1, 6).expand(60, 6)
-    assert float(_run(path, same, same).loss) == 0
-    close(_run(path, same, pair(60, 6, 6)[1]), _exact(same, pair(60, 6, 6)[1]), 1e-5)
+    assert float(run_of(path, same, same).loss) == 0
+    close(run_of(path, same, pair(60, 6, 6)[1]), exact(same, pair(60, 6, 6)[1]), 1e-5)
 
 
 def test_a_sum_over_weights_of_both_signs_may_be_negative() -> None:
@@ -257,179 +224,3 @@ def test_a_sum_over_weights_of_both_signs_may_be_negative() -> None:
     student, teacher = torch.eye(2), torch.tensor([[1.0, 0.0], [1.0, 0.0]])
     value = rsd(student, teacher, weight=torch.tensor([1.0, -0.4]))
     assert float(value) == pytest.approx(-0.8 / 0.6**2, rel=1e-6)
-
-
-@pytest.mark.parametrize("path", PATHS)
-def test_zero_rows_have_no_direction(path: Backend) -> None:
-    """A row without a word, under `normalize`: no NaN, no gradient of 1e12, and the other rows as in the formula."""
-    student, teacher = pair(20, 6, 6)
-    student[3] = 0
-    teacher[4] = 0
-    got, want = _run(path, student, teacher, normalize=True), _exact(student, teacher, normalize=True)
-    assert not got.d_student[3].any()
-    assert not got.d_teacher[4].any()
-    want.d_student[3] = want.d_teacher[4] = 0
-    close(got, want, 1e-5)
-
-
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-@pytest.mark.parametrize("side", [0, 1])
-def test_nan_reaches_the_result(side: int, bad: float, path: Backend) -> None:
-    """A clamp at zero would turn NaN into a perfect score. All rows meet all rows, so all gradients are NaN."""
-    sides = pair(20, 6, 6)
-    sides[side][2, 1] = bad
-    for asked in ({}, {"precise": False}, {"diagonal": False}, {"anchors": torch.tensor([0, 2])}):
-        got = _run(path, *sides, **asked)
-        assert not torch.isfinite(got.loss)
-        assert not torch.isfinite(got.d_student).all(1).any()
-        assert not torch.isfinite(got.d_teacher).all(1).any()
-    if path == "chunked":
-        assert torch.isnan(rsd(sides[side], torch.ones(20, 3)))
-
-
-@pytest.mark.parametrize("path", PATHS)
-def test_masked_rows_may_hold_anything(path: Backend) -> None:
-    """0 x NaN is NaN: what is masked must be left out before it is multiplied, averaged or scaled."""
-    student, teacher = pair(20, 4, 4)
-    weight = torch.ones(20)
-    weight[[0, 7]] = 0
-    for asked in ({}, {"center": True, "normalize": True, "diagonal": False}, {"anchors": torch.arange(9)}):
-        clean = _run(path, student, teacher, weight=weight, **asked)
-        broken = student.clone()
-        broken[[0, 7]] = float("nan")
-        got = _run(path, broken, teacher, weight=weight, **asked)
-        close(got, clean, 0)
-        assert not got.d_student[[0, 7]].any()
-    assert torch.isnan(rsd(student, teacher, weight=torch.zeros(20))), "a mean over nothing"
-
-
-@pytest.mark.parametrize("path", PATHS)
-def test_memory_layout_does_not_matter(path: Backend) -> None:
-    """Transposed, sliced out of poisoned memory: a kernel sees only pointers."""
-    student, teacher = pair(33, 16, 16)
-    want = _run(path, student, teacher)
-    guarded = torch.full((37, 20), float("nan"))
-    guarded[2:35, 2:18] = student
-    for one in (student.T.contiguous().T, guarded[2:35, 2:18]):
-        close(_run(path, one, teacher), want, 1e-6)
-
-
-def test_every_output_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory from `empty` often holds the right numbers of the last call. Here it holds NaN."""
-    true_empty, true_like = torch.empty, torch.empty_like
-    monkeypatch.setattr(torch, "empty", lambda *a, **k: true_empty(*a, **k).fill_(float("nan")))
-    monkeypatch.setattr(torch, "empty_like", lambda *a, **k: true_like(*a, **k).fill_(float("nan")))
-    student, teacher = pair(70, 20, 20)
-    for path in PATHS:
-        for name in SETTINGS:
-            got = _run(path, student, teacher, **SETTINGS[name])
-            assert torch.isfinite(torch.cat([got.d_student, got.d_teacher])).all(), name
-
-
-@pytest.mark.parametrize("path", PATHS)
-def test_two_runs_agree_bit_by_bit(path: Backend) -> None:
-    """Anchors named twice are the place where an atomic addition would come in."""
-    student, teacher = pair(64, 8, 8)
-    anchors = torch.arange(40) % 5
-    close(_run(path, student, teacher, anchors=anchors), _run(path, student, teacher, anchors=anchors), 0)
-
-
-@pytest.mark.parametrize("name", ["plain", "all", "anchors, weight"])
-def test_torch_compile_passes_over_it(name: str) -> None:
-    """One opaque node in the graph: no graph break, same value, same gradients."""
-    student, teacher = pair(70, 8, 8)
-    compiled = torch.compile(functools.partial(rsd, **SETTINGS[name]), backend="aot_eager", fullgraph=True)
-    close(graded(compiled, student, teacher), _run("chunked", student, teacher, **SETTINGS[name]), 1e-6)
-
-
-def test_autocast_does_not_reach_the_sums() -> None:
-    """Inside autocast every product would become bfloat16, also the weighted mean row."""
-    student, teacher = pair(70, 8, 8)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        got = _run("chunked", student, teacher, **SETTINGS["all"])
-    close(got, _run("chunked", student, teacher, **SETTINGS["all"]), 0)
-
-
-def test_mixed_types_meet_in_the_wider_one() -> None:
-    """A float64 teacher from disk beside a float32 student must not lose its digits."""
-    student, teacher = pair(40, 6, 6, torch.float64)
-    got = graded(rsd, student.float(), teacher)
-    assert got.loss.dtype == torch.float64
-    assert relative(got.loss, reference(student.float().double(), teacher)) < 1e-12
-
-
-def test_memory_is_linear_in_the_rows() -> None:
-    """The peak of value and both gradients at N = 8192 stays below a quarter of one N x N matrix."""
-    code = (
-        "from graph2mlp.kernels.rsd import rsd; from graph2mlp.measure import peak_rss_mb\n"
-        "def run(rows):\n"
-        "    s, t = (torch.randn(rows, 64).requires_grad_() for _ in range(2))\n"
-        "    rsd(s, t).backward()\n"
-        "run(64); before = peak_rss_mb(); run(8192); print(peak_rss_mb() - before)"
-    )
-    assert float(in_new_process(code)) < 0.25 * 8192**2 * 4 / 2**20
-    # 200,000 rows: one N x N matrix would take 160 GB, so a finished call proves that there is none.
-    student, teacher = pair(200_000, 4, 4)
-    loss = rsd(student.requires_grad_(), teacher)
-    loss.backward()
-    assert torch.isfinite(loss)
-
-
-def test_auto_runs_the_kernels_only_for_many_rows_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """float64 sums are what `precise` promises, on a GPU too; and few rows gain nothing from a kernel."""
-    asked: list[int] = []
-
-    def select(loss: str, student: Tensor, *rest: Tensor, unsupported: str | None) -> str:
-        asked.append(len(student))
-        return "chunked"
-
-    monkeypatch.setattr(loss_module, "select", select)
-    for rows in (10, 100_000):
-        for precise in (True, False):
-            rsd(torch.ones(rows, 1), torch.ones(rows, 1), precise=precise)
-    assert asked == [100_000]
-
-
-@pytest.mark.parametrize(
-    ("student", "teacher", "message"),
-    [
-        (torch.ones(3, 2), torch.ones(3, 4), "widths 2 and 4"),
-        (torch.ones(3, 2, dtype=torch.float64), torch.ones(3, 2), "float64 features 2 wide"),
-        (torch.ones(3, 129), torch.ones(3, 129), "at most 128"),
-    ],
-)
-def test_kernels_asked_for_by_name_say_what_they_cannot_take(student: Tensor, teacher: Tensor, message: str) -> None:
-    """Falling back in silence would make a benchmark measure the wrong thing."""
-    with use("interpret"), pytest.raises(BackendError, match=message):
-        rsd(student, teacher)
-
-
-FLOAT = torch.ones(3, 2)
-
-
-@pytest.mark.parametrize(
-    ("student", "teacher", "settings", "message"),
-    [
-        (FLOAT, torch.ones(4, 2), {}, "must match"),
-        (torch.ones(3, 2, dtype=torch.long), FLOAT, {}, "student must be a floating-point matrix"),
-        (FLOAT, torch.ones(3), {}, "teacher must be a floating-point matrix"),
-        (torch.ones(0, 2), torch.ones(0, 2), {}, "student is empty"),
-        (FLOAT, FLOAT, {"weight": torch.ones(4)}, "weight must be"),
-        (FLOAT, FLOAT, {"weight": torch.ones(3, requires_grad=True)}, "weights get no gradient"),
-        (FLOAT, FLOAT, {"anchors": torch.ones(2)}, "anchors must be a vector of row indices"),
-        (FLOAT, FLOAT, {"anchors": torch.ones(3, dtype=torch.bool)}, "anchors must be a vector of row indices"),
-        (FLOAT, FLOAT, {"anchors": torch.ones(0, dtype=torch.long)}, "at least one"),
-        (FLOAT, FLOAT, {"anchors": torch.tensor([0, 3])}, r"anchors must lie in 0\.\.2, got 0\.\.3"),
-        (FLOAT, FLOAT, {"anchors": torch.tensor([-1])}, r"anchors must lie in 0\.\.2"),
-        (FLOAT, FLOAT, {"anchors": torch.tensor([0]), "diagonal": False}, "leave one of them out"),
-        (FLOAT[:1], FLOAT[:1], {"diagonal": False}, "at least two rows"),
-    ],
-)
-@pytest.mark.parametrize("path", ["chunked", "dense"])
-def test_wrong_input_is_refused(
-    student: Tensor, teacher: Tensor, settings: dict[str, Any], message: str, path: Backend
-) -> None:
-    """Broadcasting and wrapped indices would give a number for rows that do not belong together."""
-    with use(path), pytest.raises(KernelError, match=message):
-        rsd(student, teacher, **settings)
