@@ -75,6 +75,8 @@ def neighbour_kl(
 
     Shapes: `student_logits [N, C]`, rows as in `targets`; float32 scalar (float64 for float64 logits or targets).
 
+    The value is a constant less a sum: it has an absolute error of about 1e-8 in float32, and may be that much below 0.
+
     Args:
         tau: temperature of the student; take that of the targets.
 
