@@ -132,7 +132,10 @@ def resolve_config(
     built: dict[str, Any] = {name: _build(types[name], name, values, problems) for name, values in tree.items()}
     if built["loss"] is not None and built["loss"].used and not cls.needs_teacher:
         names = ", ".join(f"loss.{name}" for name in built["loss"].used)
-        problems.append(f"{names} compares with a teacher, but method '{top['method']}' learns from none.")
+        problems.append(
+            f"{names} compares with a teacher, but method '{top['method']}' learns from none. "
+            "Leave it out, or use a method with a teacher, such as glnn."
+        )
     if problems:
         raise ConfigError(" ".join(problems))
     hyper = built.pop(str(top["method"]))

