@@ -18,11 +18,14 @@ from torch import Tensor
 
 from graph2mlp.errors import BackendError, suggest
 
-__all__ = ["Backend", "Status", "available", "backend", "chosen", "select", "use"]
+__all__ = ["TILES_KIB", "Backend", "Status", "available", "backend", "chosen", "select", "use"]
 
 Backend: TypeAlias = Literal["auto", "triton", "chunked", "dense", "interpret"]
 """`dense` is the formula as published; `chunked` plain torch, linear in memory; `triton` the fused kernels on a GPU;
 `interpret` the same kernels in Triton's interpreter, for tests; `auto` fused where it can be, else chunked."""
+
+TILES_KIB = 163
+"""Shared memory that the kernels over all pairs need at their widest: what the data-centre cards since sm_80 have."""
 
 _chosen: ContextVar[Backend] = ContextVar("graph2mlp_backend", default="auto")
 
@@ -87,8 +90,12 @@ def backend() -> Backend:
     return _chosen.get()
 
 
-def select(loss: str, *tensors: Tensor, unsupported: str | None = None) -> Literal["triton", "chunked"]:
+def select(
+    loss: str, *tensors: Tensor, unsupported: str | None = None, shared_kib: int = 0
+) -> Literal["triton", "chunked"]:
     """Whether the fused kernels take this call. `unsupported` says why they cannot, None when they can.
+
+    `shared_kib` is the shared memory a program of theirs needs, which smaller GPUs may not have.
 
     Raises:
         BackendError: `triton` or `interpret` is in force and the kernels cannot take the call.
@@ -97,8 +104,10 @@ def select(loss: str, *tensors: Tensor, unsupported: str | None = None) -> Liter
     on_gpu = all(tensor.is_cuda for tensor in tensors)
     if wanted == "chunked" or (wanted == "auto" and not (on_gpu and _has_triton())):
         return "chunked"
-    if unsupported is None and on_gpu:
-        unsupported = _too_small(tensors[0].device)
+    if unsupported is None and on_gpu and shared_kib:
+        found = _shared_kib(tensors[0].device)
+        if found is not None and found < shared_kib:
+            unsupported = f"this GPU gives a program {found} KiB of shared memory ({shared_kib} are needed)"
     if unsupported is not None:
         if wanted == "auto":
             _warn_once(f"{loss}: {unsupported}; the slower chunked form runs instead.")
@@ -118,13 +127,12 @@ def _warn_once(message: str) -> None:
 
 
 @cache
-def _too_small(device: torch.device) -> str | None:
-    """Why the tiles do not fit on a GPU: they need up to 163 KiB of shared memory, which data-centre cards have."""
+def _shared_kib(device: torch.device) -> int | None:
+    """Shared memory that one program can have; None if torch does not say."""
     if not torch.cuda.is_available():
         return None
-    about = torch.cuda.get_device_properties(device)
-    shared = getattr(about, "shared_memory_per_block_optin", 0) // 1024
-    return None if shared >= 163 else f"{about.name} gives a program {shared} KiB of shared memory (163 are needed)"
+    most = getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", None)
+    return None if most is None else int(most) // 1024
 
 
 @cache

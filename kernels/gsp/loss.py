@@ -9,7 +9,7 @@ from torch import Tensor
 
 from graph2mlp.errors import KernelError, suggest
 from graph2mlp.kernels.checks import check_index, check_pair, check_positive, check_weight
-from graph2mlp.kernels.dispatch import backend, select
+from graph2mlp.kernels.dispatch import TILES_KIB, backend, select
 from graph2mlp.kernels.gsp.chunked import chunked
 from graph2mlp.kernels.gsp.pairs import centred
 from graph2mlp.kernels.gsp.reference import reference
@@ -88,12 +88,12 @@ def gsp(
     if weight is not None and anchors is not None:
         unused = (weight == 0) & ~torch.isin(torch.arange(len(weight), device=weight.device), anchors)
         student, teacher = (torch.where(unused[:, None], 0, side) for side in (student, teacher))
-    s, t = _features(student, teacher, kernel)
     plain = weight is None and anchors is None and reduction != "none"
     # Whoever asks for the sweeps by name gets them.
     if kernel == "cosine" and divergence == "mse" and diagonal and plain and backend() in ("auto", "chunked"):
         # Rows as they were given: rounding those of length 1 would undo what the closed form gains.
-        return rsd(student, teacher, normalize=True) * (1 if reduction == "mean" else len(s))
+        return rsd(student, teacher, normalize=True) * (1 if reduction == "mean" else len(student))
+    s, t = _features(student, teacher, kernel)
     dtype = torch.promote_types(student.dtype, teacher.dtype)
     s, t = s.to(dtype), t.to(dtype)
     rest = (anchors, kernel, divergence, float(tau), float(gamma), sign, diagonal)
@@ -171,7 +171,7 @@ def _core(
                 f"float32 at most {_WIDEST[4]} wide)"
             )
     rest = (weight, anchors, kernel, divergence, tau, gamma, sign, diagonal, need_student, need_teacher)
-    if select("gsp", student, teacher, unsupported=unsupported) == "triton":
+    if select("gsp", student, teacher, unsupported=unsupported, shared_kib=TILES_KIB) == "triton":
         from graph2mlp.kernels.gsp.fused import fused  # triton has wheels for Linux only
 
         return fused(student, teacher, *rest)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from graph2mlp.errors import KernelError
 from graph2mlp.kernels.checks import check_index, check_pair, check_positive, check_weight
-from graph2mlp.kernels.dispatch import backend, select
+from graph2mlp.kernels.dispatch import TILES_KIB, backend, select
 from graph2mlp.kernels.info_nce.chunked import chunked
 from graph2mlp.kernels.info_nce.reference import reference
 from graph2mlp.kernels.operator import PairLoss, statistics_dtype
@@ -147,7 +147,8 @@ def _core(
     if positives is not None:
         check_index("info_nce", "positives", positives, len(student), below=len(teacher))
     rest = (weight, positives, labels, symmetric, need_student, need_teacher)
-    if select("info_nce", student, teacher, unsupported=_unsupported(student, teacher)) == "triton":
+    unsupported = _unsupported(student, teacher)
+    if select("info_nce", student, teacher, unsupported=unsupported, shared_kib=TILES_KIB) == "triton":
         from graph2mlp.kernels.info_nce.fused import fused  # triton has wheels for Linux only
 
         return fused(student, teacher, *rest)

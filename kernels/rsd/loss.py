@@ -7,7 +7,7 @@ from torch import Tensor
 
 from graph2mlp.errors import KernelError
 from graph2mlp.kernels.checks import check_index, check_pair, check_weight
-from graph2mlp.kernels.dispatch import backend, select
+from graph2mlp.kernels.dispatch import TILES_KIB, backend, select
 from graph2mlp.kernels.operator import PairLoss, statistics_dtype
 from graph2mlp.kernels.rows import unit_rows
 from graph2mlp.kernels.rsd.chunked import chunked
@@ -122,7 +122,8 @@ def _core(
     # Float64 sums are a promise of `precise`: only whoever asks for the kernels by name trades them for speed.
     if backend() == "auto" and (precise or len(student) < _MANY):
         return chunked(student, teacher, *rest)
-    if select("rsd", student, teacher, unsupported=_unsupported(student, teacher)) == "triton":
+    unsupported = _unsupported(student, teacher)
+    if select("rsd", student, teacher, unsupported=unsupported, shared_kib=TILES_KIB) == "triton":
         from graph2mlp.kernels.rsd.fused import fused  # triton has wheels for Linux only
 
         return fused(student, teacher, *rest)

@@ -99,6 +99,18 @@ def test_the_fused_form_on_demand_is_an_error_when_it_cannot_run(monkeypatch: py
             select("loss b", _on("cpu"), unsupported="300 wide")
 
 
+def test_a_small_gpu_runs_what_fits_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles over all pairs do not fit on a desktop card, and would end in an error of Triton's; row kernels do."""
+    monkeypatch.setattr("graph2mlp.kernels.dispatch._shared_kib", lambda device: 99)
+    with pytest.warns(
+        UserWarning, match=r"loss c: this GPU gives a program 99 KiB of shared memory \(163 are needed\)"
+    ):
+        assert select("loss c", _on("cuda"), shared_kib=163) == "chunked"
+    assert select("loss c", _on("cuda")) == "triton"
+    monkeypatch.setattr("graph2mlp.kernels.dispatch._shared_kib", lambda device: None)
+    assert select("loss c", _on("cuda"), shared_kib=163) == "triton"
+
+
 def test_float64_never_meets_the_fused_form() -> None:
     """It would be rounded to float32 on the way."""
     rows = torch.eye(4, dtype=torch.float64)

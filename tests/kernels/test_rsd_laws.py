@@ -141,7 +141,7 @@ def test_auto_runs_the_kernels_only_for_many_rows_in_float32(monkeypatch: pytest
     """float64 sums are what `precise` promises, on a GPU too; and few rows gain nothing from a kernel."""
     asked: list[int] = []
 
-    def select(loss: str, student: Tensor, *rest: Tensor, unsupported: str | None) -> str:
+    def select(loss: str, student: Tensor, *rest: Tensor, unsupported: str | None, shared_kib: int) -> str:
         asked.append(len(student))
         return "chunked"
 
