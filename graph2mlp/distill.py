@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -30,6 +30,7 @@ from graph2mlp.structure import encode_structure
 from graph2mlp.structure.table import StructureTable
 from graph2mlp.students.base import Student, StudentSpec
 from graph2mlp.teachers.cache import obtain_teacher, save_teacher
+from graph2mlp.teachers.ensemble import Ensemble
 from graph2mlp.teachers.extract import weights_fingerprint
 from graph2mlp.teachers.knowledge import TeacherKnowledge
 from graph2mlp.threads import torch_threads, training_threads
@@ -208,7 +209,9 @@ def _teach(config: RunConfig, inputs: Inputs, out: Path, journal: Journal, repor
         **evaluate_teacher(trained.model, trained.knowledge, graph),
     }
     if trained.members:
-        summary["members"] = [{"name": one.knowledge.name, "val": one.val} for one in trained.members]
+        weights = cast(Ensemble, trained.model).weights.tolist()
+        members = zip(trained.members, weights, strict=True)
+        summary["members"] = [{"name": one.knowledge.name, "val": one.val, "weight": w} for one, w in members]
     cost = _Cost(trained.seconds, trained.cpu_seconds)
     return _Teaching((trained.knowledge.aligned(observed),), summary, cost)
 

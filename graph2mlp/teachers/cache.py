@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from graph2mlp.atomic import atomic_path, write_json
 from graph2mlp.data.graph import GraphData
 from graph2mlp.errors import ConfigError, KnowledgeError
-from graph2mlp.teachers.config import TeacherConfig
+from graph2mlp.teachers.config import ENSEMBLE_SETTINGS, TeacherConfig
 from graph2mlp.teachers.ensemble import Ensemble
 from graph2mlp.teachers.extract import extract_knowledge, weights_fingerprint
 from graph2mlp.teachers.knowledge import TeacherKnowledge
@@ -80,9 +80,11 @@ def obtain_teacher(
         label = f"copy-{copy}"
         folder = checkpoints / label if checkpoints else None
         members.append(_obtain_single(graph, one, stage_seed(seed, label), _labelled(log, label), folder))
-    model = Ensemble([one.model for one in members])
+    model, val_nodes = Ensemble([one.model for one in members]), graph.split.val
+    if config.calibrate:
+        model.calibrate([one.knowledge.logits[val_nodes] for one in members], graph.y[val_nodes])
     knowledge = extract_knowledge(model, graph, name=config.name)
-    val = accuracy(knowledge.logits[graph.split.val], graph.y[graph.split.val])
+    val = accuracy(knowledge.logits[val_nodes], graph.y[val_nodes])
     known = [one.cpu_seconds for one in members if one.cpu_seconds is not None]
     return TrainedTeacher(
         model,
@@ -102,7 +104,8 @@ def _labelled(log: StageLog, label: str) -> StageLog:
 def _obtain_single(
     graph: GraphData, config: TeacherConfig, seed: int, log: StageLog, checkpoints: Path | None
 ) -> TrainedTeacher:
-    identity = [_RECIPE, graph.fingerprint(), asdict(config), seed, torch.__version__]
+    settings = {name: value for name, value in asdict(config).items() if name not in ENSEMBLE_SETTINGS}
+    identity = [_RECIPE, graph.fingerprint(), settings, seed, torch.__version__]
     key = hashlib.blake2b(json.dumps(identity).encode(), digest_size=16).hexdigest()
     folder = cache_folder() / "teachers" / key
     if (found := _read(folder, graph)) is not None:

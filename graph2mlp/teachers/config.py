@@ -8,11 +8,13 @@ from typing import Literal
 
 from graph2mlp.errors import ConfigError, suggest
 
-__all__ = ["MAX_MEMBERS", "TEACHER_NAMES", "TeacherConfig"]
+__all__ = ["ENSEMBLE_SETTINGS", "MAX_MEMBERS", "TEACHER_NAMES", "TeacherConfig"]
 
 TEACHER_NAMES = ("sage", "gcn", "gat", "appnp")
 MAX_MEMBERS = 8
 """Teachers in an ensemble at most."""
+ENSEMBLE_SETTINGS = ("calibrate",)
+"""Settings that change how members answer together, and nothing about how each one is trained."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,8 @@ class TeacherConfig:
     """Epochs without a better validation score before stopping."""
     burn_in: int = 20
     """Epochs at the start that are never kept: an untrained teacher may validate well by luck."""
+    calibrate: bool = True
+    """Ensembles: fit each member's temperature and weight on the validation nodes; false is the plain mean."""
 
     def __post_init__(self) -> None:
         _check_name(self.name)

@@ -1,8 +1,7 @@
-"""Several teachers that answer as one: the mean of their probabilities."""
+"""Several teachers that answer as one: a weighted mean of their calibrated probabilities."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
@@ -14,12 +13,15 @@ from torch import Tensor, nn
 from graph2mlp.data.features import Features
 from graph2mlp.data.graph import csr_neighbours
 from graph2mlp.teachers.models import GAT, Teacher
+from graph2mlp.teachers.stacking import fit_sharpness, fit_weights
 
 __all__ = ["Ensemble"]
 
 
 class Ensemble(Teacher):
-    """`logits = log(mean_m softmax(logits_m))`, so that their softmax is the mean of the members' probabilities.
+    """`logits = log(sum_m w_m softmax(b_m logits_m))`, so that their softmax is a mean of the members' probabilities.
+
+    The inverse temperatures `b_m` and weights `w_m` are 1 and 1 / M until `calibrate` fits them on validation nodes.
 
     `hidden` is one layer: the members' last hidden layers, each row scaled to length 1, side by side. The cosine of two
     such rows is therefore the mean of the members' cosines, whatever the widths and scales of their layers, and the
@@ -28,10 +30,15 @@ class Ensemble(Teacher):
     A request has to fetch as many hops as the member that sees farthest.
     """
 
+    sharpness: Tensor
+    weights: Tensor
+
     def __init__(self, members: Sequence[Teacher]) -> None:
         first, joined = members[0], "+".join(member.config.name for member in members)
         super().__init__(first.widths[0], first.widths[-1], replace(first.config, name=joined))
         self.members = nn.ModuleList(members)
+        self.register_buffer("sharpness", torch.ones(len(members)))
+        self.register_buffer("weights", torch.full((len(members),), 1 / len(members)))
         self.hops = max(member.hops for member in members)
 
     def adjacency(self, edge_index: Tensor, num_nodes: int) -> Tensor:
@@ -54,10 +61,22 @@ class Ensemble(Teacher):
 
     def forward(self, x: Features, adjacency: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         answers = [member(x, _own(member, number, adjacency)) for number, member in enumerate(self.teachers())]
-        log_probabilities = torch.stack([F.log_softmax(logits, dim=1) for logits, _hidden in answers])
-        logits = torch.logsumexp(log_probabilities, dim=0) - math.log(len(answers))
+        logits = torch.logsumexp(self._log_probabilities([z for z, _hidden in answers]) + self._log_weights(), dim=0)
         last = [F.normalize(hidden[-1], dim=1) for _logits, hidden in answers if hidden]
         return logits, (torch.cat(last, dim=1),) if last else ()
+
+    @torch.no_grad()
+    def calibrate(self, logits: Sequence[Tensor], y: Tensor) -> None:
+        """Fit temperatures and weights to the members' `logits`, each `[n, C]`, at validation nodes with labels `y`."""
+        self.sharpness.copy_(torch.tensor([fit_sharpness(one, y) for one in logits]))
+        truth = self._log_probabilities(logits).exp().gather(2, y.expand(len(logits), -1).unsqueeze(2))
+        self.weights.copy_(fit_weights(truth.squeeze(2)))
+
+    def _log_probabilities(self, logits: Sequence[Tensor]) -> Tensor:
+        return F.log_softmax(self.sharpness.view(-1, 1, 1) * torch.stack(list(logits)), dim=2)
+
+    def _log_weights(self) -> Tensor:
+        return self.weights.log().view(-1, 1, 1)
 
     def teachers(self) -> list[Teacher]:
         """The members, in the order of the name."""

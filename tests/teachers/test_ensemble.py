@@ -1,4 +1,4 @@
-"""Several teachers answer as one: the mean of their probabilities."""
+"""Several teachers answer as one: a weighted mean of their calibrated probabilities."""
 
 from __future__ import annotations
 
@@ -60,6 +60,40 @@ def test_mean_of_probabilities_by_hand(sage: str, tiny_graph: GraphData) -> None
     probabilities = [_answers(member, tiny_graph)[0].softmax(1) for member in ensemble.teachers()]
     torch.testing.assert_close(logits.softmax(1), sum(probabilities) / 4, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(logits.exp().sum(1), torch.ones(61), atol=1e-6, rtol=0)
+
+
+def test_calibrated_mean_by_hand(tiny_graph: GraphData) -> None:
+    """Weights and temperatures must be those of the member they were fitted to, and travel with the network's state."""
+    ensemble = _ensemble("gcn+appnp+sage")
+    ensemble.sharpness.copy_(torch.tensor([0.5, 2.0, 1.0]))
+    ensemble.weights.copy_(torch.tensor([0.2, 0.7, 0.1]))
+    logits, _hidden = _answers(ensemble, tiny_graph)
+    own = [_answers(member, tiny_graph)[0] for member in ensemble.teachers()]
+    want = 0.2 * (own[0] * 0.5).softmax(1) + 0.7 * (own[1] * 2).softmax(1) + 0.1 * own[2].softmax(1)
+    torch.testing.assert_close(logits.softmax(1), want, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("calibrate", [True, False])
+def test_calibration_is_a_setting_of_the_ensemble_alone(graph: GraphData, calibrate: bool) -> None:
+    """Switching it must not train a member again, and without it the answer is the plain mean."""
+    config = replace(CONFIG, name="gcn+appnp")
+    first = obtain_teacher(graph, config, seed=0)
+    other = obtain_teacher(graph, replace(config, calibrate=calibrate), seed=0)
+    assert other.cached
+    plain = torch.full((2,), 0.5)
+    assert isinstance(other.model, Ensemble)
+    assert torch.equal(other.model.weights, plain) is not calibrate
+    assert torch.equal(other.knowledge.logits, first.knowledge.logits) is calibrate
+
+
+def test_no_label_but_those_of_validation_fits_the_weights(graph: GraphData) -> None:
+    """Weights fitted to test labels would make every figure after them worthless."""
+    config = replace(CONFIG, name="gcn+appnp")
+    first = obtain_teacher(graph, config, seed=0).model
+    y = graph.y.clone()
+    y[graph.split.test] = (y[graph.split.test] + 1) % graph.num_classes
+    changed = obtain_teacher(replace(graph, y=y), config, seed=0).model
+    assert same_weights(first.state_dict(), changed.state_dict())
 
 
 def test_logits_stay_finite_when_members_are_certain(dense_graph: GraphData) -> None:

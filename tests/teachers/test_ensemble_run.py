@@ -62,7 +62,8 @@ def test_production_run(graph_file: Path, tmp_path: Path, monkeypatch: pytest.Mo
     unseen = graph.split.unseen
     for name, kept in (("ind", ~(source & target)), ("cold", ~(source | target))):
         part = replace(graph, edge_index=graph.edge_index[:, torch.from_numpy(kept)])
-        mean = sum(_logits(member, part).softmax(1) for member in members) / 3
+        shares = zip(members, ensemble.sharpness, about["members"], strict=True)
+        mean = sum(told["weight"] * (sharp * _logits(member, part)).softmax(1) for member, sharp, told in shares)
         assert about[name] == accuracy(torch.as_tensor(mean)[unseen], graph.y[unseen])
     test = graph.split.test
     assert about["tran"] == accuracy(knowledge.logits[knowledge.rows(graph.node_ids[test])], graph.y[test])
