@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run every combination that the CSV does not hold yet, then print the summary; 1 when a run failed."""
     given = _arguments(arguments)
     try:
+        baseline = baseline_of(given.baseline)  # first, so that a wrong name costs nothing
         with _csv(given) as path:
             rows = accuracy_file(path)
             failed = 0
@@ -78,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 torch.set_num_threads(1)  # CPU seconds then compare between machines
                 failed = run_missing(_jobs(given), rows, Reporter())
             if given.merge is None:
-                print(summary(rows.read(), baseline_of(given.baseline)))
+                print(summary(rows.read(), baseline))
     except Graph2MLPError as error:
         Reporter().say(f"Error: {error}")
         return 1
@@ -132,6 +134,7 @@ def run_missing(
 
     `measure` gives the rows of a run, which are added at once; `first` tells the first of them from the others.
     """
+    commit()  # now: what is edited while this runs is not what runs
     unreadable: dict[tuple[str, str], str] = {}
     failed = 0
     for job in jobs:
@@ -182,10 +185,12 @@ def jobs_of(graphs: str, settings: str, methods: str, teachers: str, seeds: int,
     return list(jobs.values())
 
 
+@cache
 def commit() -> str:
-    """The commit the figures belong to, marked when files differ from it."""
+    """The commit the figures belong to, marked when files differed from it when this was first asked."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=10"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    folder = Path(__file__).parent
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from bench.accuracy import RESULTS, accuracy_file
-from bench.comparison import Entry, compare, spread
+from bench.comparison import Entry, compare, signed, spread
 from bench.robustness import FIGURES, robustness_file
 
 __all__ = ["TABLES"]
@@ -140,7 +140,7 @@ def _line(graph: str, label: str, entry: Entry, cells: Sequence[str]) -> list[st
 def _cell(entry: Entry | None) -> str:
     if entry is None:
         return "-"
-    gain = f" ({entry.own_teacher.mean:+.2f})" if entry.own_teacher else ""
+    gain = f" ({signed(entry.own_teacher.mean)})" if entry.own_teacher else ""
     return spread(entry.rows, f"student_{entry.part}") + gain
 
 

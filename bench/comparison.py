@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["HOW", "ORDER", "Entry", "Paired", "compare", "paired", "spread", "summary"]
+__all__ = ["HOW", "ORDER", "Entry", "Paired", "compare", "paired", "signed", "spread", "summary"]
 
 ORDER = ("blend", "nosmog", "glnn", "g_crd", "gsp", "lsp", "cold_brew", "alignahead", "gsdn", "mlp")
 """Methods in the order of the tables; others follow by name."""
@@ -34,9 +34,11 @@ class Paired:
     """Seeds on which A is strictly better."""
 
     def __str__(self) -> str:
-        interval = "" if self.half_width is None else f" [{self.mean - self.half_width:+.2f}, "
-        interval += "" if self.half_width is None else f"{self.mean + self.half_width:+.2f}]"
-        return f"{self.mean:+.2f}{interval}, {self.wins}/{self.n}"
+        """`+1.97 [+0.87, +3.06], 9/10`."""
+        interval = ""
+        if self.half_width is not None:
+            interval = f" [{signed(self.mean - self.half_width)}, {signed(self.mean + self.half_width)}]"
+        return f"{signed(self.mean)}{interval}, {self.wins}/{self.n}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +110,11 @@ def compare(rows: Sequence[Row], baseline: tuple[str, str]) -> list[Entry]:
         for key in sorted(groups, key=_rank)
         for part in PARTS[key[1]]
     ]
+
+
+def signed(points: float) -> str:
+    """Two digits with a sign; what rounds to nothing is +0.00."""
+    return f"{round(points, 2) + 0.0:+.2f}"
 
 
 def spread(rows: Sequence[Row], column: str) -> str:

@@ -49,12 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--methods", default="blend,nosmog,glnn")
     parser.add_argument("--teachers", default="", help="each method's own unless named")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--set", action="append", default=[], metavar="GROUP.KEY=VALUE")
     parser.add_argument("--root", default=None)
     parser.add_argument("--csv", type=Path, default=RESULTS / "robustness.csv")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     try:
-        jobs = jobs_of(given.graphs, given.settings, given.methods, given.teachers, given.seeds, root=given.root)
+        axes = (given.graphs, given.settings, given.methods, given.teachers)
+        jobs = jobs_of(*axes, given.seeds, root=given.root, overrides=given.set)
         rows = robustness_file(given.csv)
         return min(1, run_missing(jobs, rows, Reporter(), measure=robustness_rows, first=_FIRST))
     except Graph2MLPError as error:

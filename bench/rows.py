@@ -109,7 +109,7 @@ class RowFile:
         try:
             return [self._checked(row, reader.line_num) for row in reader]
         except csv.Error as error:
-            raise DataError(f"{self.path}, line {reader.line_num}: {error}. Remove that line.") from None
+            raise DataError(f"{self.path}, after line {reader.line_num}: {error}. Remove that line.") from None
 
     def _checked(self, row: dict[Any, Any], line: int) -> Row:
         if None in row or None in row.values():
