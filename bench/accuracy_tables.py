@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from bench.accuracy import RESULTS, accuracy_file
 from bench.comparison import Entry, compare, signed, spread
 from bench.robustness import FIGURES, robustness_file
+from bench.rows import read_rows
 
 __all__ = ["TABLES"]
 
@@ -145,10 +145,10 @@ def _cell(entry: Entry | None) -> str:
 
 
 def _published(graph: str) -> list[list[str]]:
-    with (Path(__file__).parent / "published.csv").open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["graph"] == graph]
     lines = []
-    for row in rows:
+    for row in read_rows(Path(__file__).parent / "published.csv"):
+        if row["graph"] != graph:
+            continue
         figures = [row[part] or "-" for part in ("transductive", "ind")]
         label = f"*published: {row['method']}* [{row['source']}]"
         lines.append([graph, label, row["regime"], "-", "-", *figures, "-"])

@@ -19,7 +19,7 @@ from typing import Any
 from graph2mlp.atomic import write_text
 from graph2mlp.errors import DataError
 
-__all__ = ["RowFile"]
+__all__ = ["RowFile", "read_rows"]
 
 Row = dict[str, str]
 
@@ -150,6 +150,14 @@ class RowFile:
         text = io.StringIO(newline="")
         csv.DictWriter(text, self.columns, lineterminator="\n").writerows(rows)
         return text.getvalue()
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Rows of any CSV file, unchecked; none when there is no file."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def _is_finite(text: str) -> bool:

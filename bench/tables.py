@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 from bench import accuracy_tables
 from bench.accuracy_tables import markdown
+from bench.rows import read_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
@@ -25,7 +25,7 @@ def latency_table() -> str:
             *(f"{float(row[key]):,.1f}" if row[key] else "-" for key in ("p50_us", "p95_us", "p99_us", "cpu_us")),
             f"{float(row['ratio']):,.1f}",
         ]
-        for row in _read("latency.csv")
+        for row in read_rows(RESULTS / "latency.csv")
         if row["batch"] in ("1", "64")
     ]
     return markdown(header, lines)
@@ -35,7 +35,9 @@ def kernels_table() -> str:
     """CPU time of value and gradients for a good student's rows, one thread, largest size: ours, then the others."""
     header = ["loss", "rows x width", "who", "CPU ms", "times ours", "peak MB", "error of the gradient"]
     rows = [
-        row for row in _read("kernels.csv") if row["data"] == "aligned" and row["cpu_ms"] and row["device"] == "cpu"
+        row
+        for row in read_rows(RESULTS / "kernels.csv")
+        if row["data"] == "aligned" and row["cpu_ms"] and row["device"] == "cpu"
     ]
     largest = {row["loss"]: max(int(one["n"]) for one in rows if one["loss"] == row["loss"]) for row in rows}
     lines, ours = [], 1.0
@@ -74,11 +76,6 @@ def main() -> None:
     """Rewrite the pages."""
     for page in PAGES:
         page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
-
-
-def _read(name: str) -> list[dict[str, str]]:
-    with (RESULTS / name).open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -99,3 +100,9 @@ def test_merge_adds_rows_and_keeps_what_is_there_when_it_fails(tmp_path: Path) -
     assert [row["score"] for row in rows.read()] == ["1", "2"]
     assert rows.merge([tmp_path / "other.csv"]) == 3
     assert [row["score"] for row in rows.read()] == ["1", "3", "4"]
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "bench").glob("*.py")))
+def test_every_script_can_be_imported(name: str) -> None:
+    """They share helpers, and no other test runs all of them: a name that moved would show months later."""
+    importlib.import_module(f"bench.{name}" if name != "__init__" else "bench")
