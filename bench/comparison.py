@@ -6,6 +6,8 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from graph2mlp.errors import DataError
+
 __all__ = ["HOW", "ORDER", "Entry", "Paired", "compare", "paired", "signed", "spread", "summary"]
 
 ORDER = ("blend", "nosmog", "glnn", "g_crd", "gsp", "lsp", "cold_brew", "alignahead", "gsdn", "mlp")
@@ -92,9 +94,15 @@ def paired(first: Sequence[float], second: Sequence[float]) -> Paired | None:
 
 
 def compare(rows: Sequence[Row], baseline: tuple[str, str]) -> list[Entry]:
-    """Every method on every part, in the order of the tables; `baseline` is a method and its teacher."""
+    """Every method on every part, in the order of the tables; `baseline` is a method and its teacher.
+
+    Raises:
+        DataError: a row has an unknown setting.
+    """
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
+        if row["setting"] not in PARTS:
+            raise DataError(f"A row has the setting '{row['setting']}'. Known: {', '.join(PARTS)}. Remove that row.")
         key = tuple(row[name] for name in ("graph", "setting", "method", "teacher", "settings"))
         groups.setdefault(key, []).append(row)
     return [
@@ -118,13 +126,17 @@ def signed(points: float) -> str:
 
 
 def spread(rows: Sequence[Row], column: str) -> str:
-    """Mean and population deviation over the rows that have the figure, in %."""
+    """Mean and, of several, population deviation over the rows that have the figure, in %."""
     values = [100 * float(row[column]) for row in rows if row[column]]
-    return f"{statistics.fmean(values):.2f} ± {statistics.pstdev(values):.2f}" if values else "-"
+    if len(values) < 2:
+        return f"{values[0]:.2f}" if values else "-"
+    return f"{statistics.fmean(values):.2f} ± {statistics.pstdev(values):.2f}"
 
 
 def summary(rows: Sequence[Row], baseline: tuple[str, str]) -> str:
     """The comparison as aligned text, and the commits that the rows were made with."""
+    if not rows:
+        return "There are no rows to compare."
     base = baseline[0] + (f" ({baseline[1]})" if baseline[1] else "")
     lines = []
     for place, entries in _by_place(compare(rows, baseline)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.comparison import compare, paired, spread, summary
+from graph2mlp.errors import DataError
 
 
 def _row(method: str, seed: int, student: float, *, teacher: float | str = 0.8, **other: str) -> dict[str, str]:
@@ -84,8 +85,16 @@ def test_summary_shows_means_regime_size_and_commits() -> None:
     """A figure without its regime, size and commit cannot be judged. Deviation is that of the population: here 10."""
     rows = [_row("nosmog", 0, 0.9), _row("nosmog", 1, 0.7), _row("glnn", 0, 0.8), _row("new", 0, 0.5, commit="def")]
     assert spread(rows[:2], "student_test") == "80.00 ± 10.00"
+    assert spread(rows[:1], "student_test") == "90.00", "one seed has no deviation, rather than none at all"
     lines = summary(rows, ("glnn", "sage")).splitlines()
     assert lines[0].split()[:3] == ["g,", "transductive,", "test"]
     assert [line.split()[0] for line in lines[1:4]] == ["nosmog", "glnn", "new"]
     assert "features  2 x 128, 5k  2      80.00 ± 0.00  60.00 ± 0.00  80.00 ± 10.00  +10.00, 1/1" in lines[1]
     assert lines[-1] == "Commits (rows): abc (3), def (1)"
+
+
+def test_nothing_to_compare_is_said() -> None:
+    """A table whose runs all failed, and one whose file was edited by hand."""
+    assert summary([], ("glnn", "sage")) == "There are no rows to compare."
+    with pytest.raises(DataError, match="setting 'inductive'. Known: transductive, production"):
+        summary([_row("a", 0, 0.9, setting="inductive")], ("glnn", "sage"))
