@@ -179,7 +179,13 @@ def jobs_of(graphs: str, settings: str, methods: str, teachers: str, seeds: int,
     changed = " ".join(sorted(common.get("overrides", ())))
     jobs = {}
     for graph, setting, method, teacher, seed in axes:
-        names = {"graph": graph, "setting": setting, "method": method, "teacher": teacher or None, "seed": seed}
+        names: dict[str, Any] = {
+            "graph": graph,
+            "setting": setting,
+            "method": method,
+            "teacher": teacher or None,
+            "seed": seed,
+        }
         job = Job(config=resolve_config(**names, **common), changed=changed)
         jobs[tuple(job.names.values())] = job  # a method without teacher appears once, however many are named
     return list(jobs.values())
@@ -223,7 +229,7 @@ def _csv(given: argparse.Namespace) -> Iterator[Path]:
 
 
 def _jobs(given: argparse.Namespace) -> list[Job]:
-    axes = (getattr(given, name) for name in ("graphs", "settings", "methods", "teachers"))
+    axes = (given.graphs, given.settings, given.methods, given.teachers)
     return jobs_of(*axes, given.seeds, root=given.root, overrides=given.set)
 
 

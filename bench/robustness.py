@@ -1,4 +1,4 @@
-"""What noise, missing edges and few neighbours cost: `python -m bench.robustness` asks trained networks harder things.
+"""What noise, missing edges and few neighbours cost trained networks: `python -m bench.robustness`.
 
 Nothing is trained on the harder data. Three questions to student, teacher and plain MLP of each run:
 
