@@ -1,47 +1,206 @@
 """Accuracy of teachers and students over seeds: `python -m bench.accuracy --graphs cpf:cora --methods glnn,nosmog`.
 
 One CSV row per run; rows that are there already are not run again, so an interrupted table goes on where it stopped.
+Several processes may fill one file, or files of their own that `--merge` joins. The summary at the end (alone with
+`--summary`) compares every method with a baseline and with its own teacher, seed by seed. `--quick` takes minutes: two
+graphs, the main methods, two seeds, into a file that is thrown away unless `--csv` names one.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
 import subprocess
 import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from graph2mlp.config import resolve_config
+from bench.comparison import summary
+from bench.rows import RowFile
+from graph2mlp.config import RunConfig, resolve_config
 from graph2mlp.console import Reporter
 from graph2mlp.distill import distill
+from graph2mlp.errors import DataError, Graph2MLPError
+from graph2mlp.run import Run
 
 RESULTS = Path(__file__).parent / "results"
-KEYS = ("graph", "setting", "method", "teacher", "seed")
 PARTS = ("test", "tran", "ind", "prod", "cold")
-COLUMNS = (
-    *KEYS,
-    "regime",
-    "layers",
-    "hidden",
-    "parameters",
+FIGURES = (
     "val",
     *(f"{who}_{part}" for who in ("teacher", "mlp", "student") for part in PARTS),
     "agreement",
+    "cpu_s_teacher",
     "cpu_s_structure",
     "cpu_s_student",
-    "settings",
-    "commit",
-    "torch",
 )
+SHOWN = ("teacher_", "student_")
+"""Columns whose figures are said when a run is done."""
+KEYS = ("graph", "setting", "method", "teacher", "seed")
+COLUMNS = (*KEYS, "regime", "layers", "hidden", "parameters", *FIGURES, "settings", "commit", "torch")
+QUICK = {"graphs": "digits,cpf:cora", "settings": "production", "methods": "blend,nosmog,glnn", "seeds": 2}
 
 
-def main() -> None:
-    """Run every combination that the CSV does not hold yet."""
-    parser = argparse.ArgumentParser(description=__doc__)
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One run: its settings, and how the table names it."""
+
+    config: RunConfig
+    changed: str
+    """The `--set` texts, sorted."""
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The columns that tell this run from others."""
+        config = self.config
+        teacher = config.teacher.name if config.hyper.needs_teacher else ""
+        values = (config.graph, config.setting, config.method, teacher, str(config.seed))
+        return dict(zip(KEYS, values, strict=True)) | {"settings": self.changed}
+
+
+Measure = Callable[[Job], list[dict[str, Any]]]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run every combination that the CSV does not hold yet, then print the summary; 1 when a run failed."""
+    given = _arguments(arguments)
+    try:
+        baseline = baseline_of(given.baseline)  # first, so that a wrong name costs nothing
+        with _csv(given) as path:
+            rows = accuracy_file(path)
+            failed = 0
+            if given.merge is not None:
+                print(f"{path}: {rows.merge(given.merge)} rows")
+            elif not given.summary:
+                torch.set_num_threads(1)  # CPU seconds then compare between machines
+                failed = run_missing(_jobs(given), rows, Reporter())
+            if given.merge is None:
+                print(summary(rows.read(), baseline))
+    except Graph2MLPError as error:
+        Reporter().say(f"Error: {error}")
+        return 1
+    return min(failed, 1)
+
+
+def accuracy_file(path: Path) -> RowFile:
+    """The table of accuracies in `path`."""
+    numbers = frozenset((*FIGURES, "layers", "hidden", "parameters"))
+    optional = frozenset({"cpu_s_teacher"})
+    return RowFile(path=path, columns=COLUMNS, keys=(*KEYS, "settings"), numbers=numbers, optional=optional)
+
+
+def baseline_of(text: str) -> tuple[str, str]:
+    """Method and teacher of `METHOD` (its own teacher) or `METHOD:TEACHER`."""
+    method, _, teacher = text.partition(":")
+    config = resolve_config(graph="digits", method=method, teacher=teacher or None)
+    return method, config.teacher.name if config.hyper.needs_teacher else ""
+
+
+def accuracy_rows(job: Job) -> list[dict[str, Any]]:
+    """Train one run; its figures as one CSV row."""
+    with trained_run(job.config) as run:
+        result = run.result
+    student, cost = result["student"], result["cpu_seconds"]
+    row: dict[str, Any] = {
+        **job.names,
+        "regime": result["regime"],
+        **{name: student[name] for name in ("layers", "hidden", "parameters")},
+        "val": _round(student["val"]),
+        "agreement": _round(student["agreement"]),
+        "commit": commit(),
+        "torch": result["versions"]["torch"],
+    }
+    for stage in ("teacher", "structure", "student"):
+        row[f"cpu_s_{stage}"] = "" if cost[stage] is None else round(cost[stage], 2)
+    for who in ("teacher", "mlp", "student"):
+        row |= {f"{who}_{part}": _round((result[who] or {}).get(part)) for part in PARTS}
+    return [row]
+
+
+def run_missing(
+    jobs: Sequence[Job],
+    rows: RowFile,
+    reporter: Reporter,
+    *,
+    measure: Measure = accuracy_rows,
+    first: Mapping[str, str] | None = None,
+) -> int:
+    """Run what `rows` lacks, one line per run; returns how many failed. A graph that cannot be read fails once.
+
+    `measure` gives the rows of a run, which are added at once; `first` tells the first of them from the others.
+    """
+    commit()  # now: what is edited while this runs is not what runs
+    unreadable: dict[tuple[str, str], str] = {}
+    failed = 0
+    for job in jobs:
+        config, names = job.config, job.names
+        place = (config.graph, config.setting)
+        # Read anew each time: another process may have made this row meanwhile.
+        if place in unreadable or rows.key({**names, **(first or {})}) in {rows.key(row) for row in rows.read()}:
+            continue
+        title = " ".join(filter(None, [*place, names["method"], names["teacher"], f"seed {config.seed}", job.changed]))
+        try:
+            made = measure(job)
+        except DataError as error:
+            unreadable[place] = str(error)
+            failed += 1
+            if list(unreadable.values()).count(str(error)) == 1:  # both settings fail alike when the file is missing
+                reporter.say(f"{config.graph}: skipped. {error}")
+        except Exception as error:  # one broken method must not cost the rest of a table of hours
+            failed += 1
+            reporter.say(f"{title}: FAILED, {type(error).__name__}: {next(iter(str(error).splitlines()), '')}")
+        else:
+            rows.append(made)
+            figures = {name: made[0].get(name, "") for name in rows.columns if name in rows.numbers}
+            shown = ", ".join(f"{name} {x}" for name, x in figures.items() if name.startswith(SHOWN) and x != "")
+            reporter.say(f"{title}: {shown}")
+    return failed
+
+
+@contextmanager
+def trained_run(config: RunConfig) -> Iterator[Run]:
+    """A finished run of `config` in a folder that is thrown away."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield distill(config, Path(folder) / "run", reporter=Reporter(quiet=True))
+
+
+def jobs_of(graphs: str, settings: str, methods: str, teachers: str, seeds: int, **common: Any) -> list[Job]:
+    """Every combination of the comma-separated names, seeds last; `common` goes to `resolve_config`.
+
+    Raises:
+        ConfigError: a method, teacher, setting or override is unknown.
+    """
+    axes = itertools.product(*(axis.split(",") for axis in (graphs, settings, methods, teachers)), range(seeds))
+    changed = " ".join(sorted(common.get("overrides", ())))
+    jobs = {}
+    for graph, setting, method, teacher, seed in axes:
+        names: dict[str, Any] = {
+            "graph": graph,
+            "setting": setting,
+            "method": method,
+            "teacher": teacher or None,
+            "seed": seed,
+        }
+        job = Job(config=resolve_config(**names, **common), changed=changed)
+        jobs[tuple(job.names.values())] = job  # a method without teacher appears once, however many are named
+    return list(jobs.values())
+
+
+@cache
+def commit() -> str:
+    """The commit the figures belong to, marked when files differed from it when this was first asked."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=10"]
+    folder = Path(__file__).parent
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--graphs", default="digits,cpf:cora,cpf:citeseer")
     parser.add_argument("--settings", default="transductive,production")
     parser.add_argument("--methods", default="blend,nosmog,glnn,lsp,gsp,g_crd,gsdn")
@@ -49,95 +208,34 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--set", action="append", default=[], metavar="GROUP.KEY=VALUE")
     parser.add_argument("--root", default=None)
-    parser.add_argument("--csv", type=Path, default=RESULTS / "accuracy.csv")
-    given = parser.parse_args()
-    torch.set_num_threads(1)  # CPU seconds then compare between machines
-    axes = [getattr(given, name).split(",") for name in ("graphs", "settings", "methods", "teachers")]
-    reporter, changed = Reporter(), " ".join(sorted(given.set))
-    done = {_key(row) for row in read_rows(given.csv)}
-    for graph, setting, method, teacher in itertools.product(*axes):
-        for seed in range(given.seeds):
-            name = teacher_of(method, teacher)
-            if (graph, setting, method, name, str(seed), changed) in done:
-                continue
-            row = run_one(graph, setting, method, teacher, seed, given.root, given.set)
-            append_row(given.csv, row | {"settings": changed})
-            done.add((graph, setting, method, name, str(seed), changed))
-            shown = ", ".join(f"{k} {row[k]}" for k in row if k.startswith(("teacher_", "student_")))
-            reporter.say(f"{graph} {setting} {method} {name} seed {seed}: {shown}")
+    parser.add_argument("--csv", type=Path, help="default: bench/results/accuracy.csv")
+    parser.add_argument("--quick", action="store_true", help="two graphs, the main methods, two seeds: minutes")
+    parser.add_argument("--summary", action="store_true", help="run nothing")
+    parser.add_argument("--baseline", default="glnn", metavar="METHOD[:TEACHER]", help="what all are compared with")
+    parser.add_argument("--merge", type=Path, nargs="*", metavar="CSV", help="add the rows of these files to --csv")
+    if parser.parse_args(arguments).quick:
+        parser.set_defaults(**QUICK)
+    return parser.parse_args(arguments)
 
 
-def run_one(
-    graph: str, setting: str, method: str, teacher: str, seed: int, root: str | None, overrides: list[str]
-) -> dict[str, Any]:
-    """One run in a folder that is thrown away; its figures as a CSV row."""
-    config = resolve_config(
-        graph=graph, setting=setting, method=method, teacher=teacher or None, seed=seed, root=root, overrides=overrides
-    )
+@contextmanager
+def _csv(given: argparse.Namespace) -> Iterator[Path]:
+    """The file to fill; of `--quick` without `--csv` one that is thrown away, so that it measures the code of now."""
+    if given.csv or not given.quick:
+        yield given.csv or RESULTS / "accuracy.csv"
+        return
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "run"
-        result = distill(config, out, reporter=Reporter(quiet=True)).result
-    student = result["student"]
-    row: dict[str, Any] = {
-        "graph": graph,
-        "setting": setting,
-        "method": method,
-        "teacher": result["teacher"]["name"] if result["teacher"] else "",
-        "seed": seed,
-        "regime": result["regime"],
-        "layers": student["layers"],
-        "hidden": student["hidden"],
-        "parameters": student["parameters"],
-        "val": _round(student["val"]),
-        "agreement": _round(student["agreement"]),
-        "cpu_s_structure": round(result["cpu_seconds"]["structure"], 2),
-        "cpu_s_student": round(result["cpu_seconds"]["student"], 2),
-        "commit": commit(),
-        "torch": result["versions"]["torch"],
-    }
-    for who in ("teacher", "mlp", "student"):
-        row |= {f"{who}_{part}": _round((result[who] or {}).get(part)) for part in PARTS}
-    return row
+        yield Path(folder) / "quick.csv"
 
 
-def teacher_of(method: str, named: str) -> str:
-    """The teacher such a run will have: the one that is named, the method's own, or none."""
-    config = resolve_config(graph="digits", method=method, teacher=named or None)
-    return config.teacher.name if config.hyper.needs_teacher else ""
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """Rows of a CSV; none when it does not exist."""
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def append_row(path: Path, row: dict[str, Any]) -> None:
-    """Add a row, and the header to a new file."""
-    new = not path.exists()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
-
-
-def _key(row: dict[str, str]) -> tuple[str, ...]:
-    return (*(row[key] for key in KEYS), row["settings"])
+def _jobs(given: argparse.Namespace) -> list[Job]:
+    axes = (given.graphs, given.settings, given.methods, given.teachers)
+    return jobs_of(*axes, given.seeds, root=given.root, overrides=given.set)
 
 
 def _round(value: float | None) -> float | str:
     return "" if value is None else round(value, 5)
 
 
-def commit() -> str:
-    """The commit the figures belong to, marked when files differ from it."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=10"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-
-
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

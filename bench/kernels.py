@@ -20,8 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.accuracy import commit, read_rows
+from bench.accuracy import commit
 from bench.kernel_cases import LOSSES, Case, Loss, Peer, Step, exact
+from bench.rows import read_rows
 from graph2mlp.atomic import atomic_path
 from graph2mlp.console import Reporter
 from graph2mlp.measure import environment, measure_together, peak_rss_mb

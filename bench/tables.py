@@ -1,57 +1,16 @@
-"""The tables of the README, made from the committed CSV files: `python -m bench.tables` rewrites them in place."""
+"""The tables of the pages, made from the committed CSV files: `python -m bench.tables` rewrites them in place."""
 
 from __future__ import annotations
 
-import csv
-import statistics
-from collections.abc import Sequence
 from pathlib import Path
+
+from bench import accuracy_tables
+from bench.accuracy_tables import markdown
+from bench.rows import read_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
-README = ROOT / "README.md"
-
-_ORDER = ("blend", "nosmog", "glnn", "g_crd", "gsp", "lsp", "alignahead", "gsdn", "mlp")
-
-
-def accuracy_table() -> str:
-    """One row per graph, setting and student: mean and population deviation over the seeds."""
-    groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
-    for row in _read("accuracy.csv"):
-        if not row["settings"]:
-            groups.setdefault((row["graph"], row["setting"], row["method"], row["teacher"]), []).append(row)
-    header = ["graph", "setting", "method", "regime", "size", "seeds", "teacher", "plain MLP", "student", "CPU s"]
-    lines = []
-    for key in sorted(groups, key=lambda k: (k[0] != "digits", k[0], k[1] != "transductive", _ORDER.index(k[2]))):
-        graph, setting, method, teacher = key
-        rows = groups[key]
-        parts = ["test"] if setting == "transductive" else ["tran", "ind", "prod", "cold"]
-        cost = [float(row["cpu_s_structure"]) + float(row["cpu_s_student"]) for row in rows]
-        size = f"{rows[0]['layers']} x {rows[0]['hidden']}, {int(rows[0]['parameters']) // 1000}k"
-        for part in parts:
-            who = [_mean(rows, f"{one}_{part}") for one in ("teacher", "mlp", "student")]
-            name = "transductive" if part == "test" else f"production, `{part}`"
-            label = f"{method} ({teacher})" if teacher else method
-            lines.append(
-                [graph, name, label, rows[0]["regime"], size, str(len(rows)), *who, f"{statistics.fmean(cost):.1f}"]
-            )
-    return _markdown(header, lines)
-
-
-def ablation_table() -> str:
-    """NOSMOG on one graph with one thing changed at a time, over the seeds that every change was run with."""
-    rows = [row for row in _read("accuracy.csv") if row["method"] == "nosmog" and row["setting"] == "transductive"]
-    changed = list(dict.fromkeys(row["settings"] for row in rows if row["settings"]))
-    graphs = {row["graph"] for row in rows if row["settings"]}
-    seeds = {row["seed"] for row in rows if row["settings"]}
-    rows = [row for row in rows if row["graph"] in graphs and row["seed"] in seeds]
-    lines = []
-    for settings in ["", *changed]:
-        those = [row for row in rows if row["settings"] == settings]
-        cost = statistics.fmean(float(row["cpu_s_structure"]) + float(row["cpu_s_student"]) for row in those)
-        name = "defaults" if not settings else f"`{settings}`"
-        lines.append([name, str(len(those)), _mean(those, "val"), _mean(those, "student_test"), f"{cost:.1f}"])
-    return _markdown(["changed", "seeds", "validation", "test", "CPU s"], lines)
+PAGES = (ROOT / "README.md", ROOT / "docs" / "accuracy.md")
 
 
 def latency_table() -> str:
@@ -66,17 +25,19 @@ def latency_table() -> str:
             *(f"{float(row[key]):,.1f}" if row[key] else "-" for key in ("p50_us", "p95_us", "p99_us", "cpu_us")),
             f"{float(row['ratio']):,.1f}",
         ]
-        for row in _read("latency.csv")
+        for row in read_rows(RESULTS / "latency.csv")
         if row["batch"] in ("1", "64")
     ]
-    return _markdown(header, lines)
+    return markdown(header, lines)
 
 
 def kernels_table() -> str:
     """CPU time of value and gradients for a good student's rows, one thread, largest size: ours, then the others."""
     header = ["loss", "rows x width", "who", "CPU ms", "times ours", "peak MB", "error of the gradient"]
     rows = [
-        row for row in _read("kernels.csv") if row["data"] == "aligned" and row["cpu_ms"] and row["device"] == "cpu"
+        row
+        for row in read_rows(RESULTS / "kernels.csv")
+        if row["data"] == "aligned" and row["cpu_ms"] and row["device"] == "cpu"
     ]
     largest = {row["loss"]: max(int(one["n"]) for one in rows if one["loss"] == row["loss"]) for row in rows}
     lines, ours = [], 1.0
@@ -91,44 +52,30 @@ def kernels_table() -> str:
             memory = f"{float(row['peak_mb']):,.0f}"
             name = row["loss"] if first else ""
             lines.append([name, size, who, f"{time:,.1f}", f"{time / ours:.2f}", memory, row["error_gradient"]])
-    return _markdown(header, lines)
+    return markdown(header, lines)
 
 
 TABLES = {
-    "accuracy": accuracy_table,
-    "ablation": ablation_table,
+    **accuracy_tables.TABLES,
     "latency": latency_table,
     "kernels": kernels_table,
 }
 
 
 def with_tables(text: str) -> str:
-    """The README's text with every table made anew."""
+    """A page's text with each of its tables made anew."""
     for name, make in TABLES.items():
         start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
-        before, rest = text.split(start)
-        text = before + start + make() + rest[rest.index(end) :]
+        if start in text:
+            before, rest = text.split(start)
+            text = before + start + make() + rest[rest.index(end) :]
     return text
 
 
 def main() -> None:
-    """Rewrite the README."""
-    README.write_text(with_tables(README.read_text(encoding="utf-8")), encoding="utf-8")
-
-
-def _read(name: str) -> list[dict[str, str]]:
-    with (RESULTS / name).open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def _mean(rows: Sequence[dict[str, str]], column: str) -> str:
-    values = [100 * float(row[column]) for row in rows if row[column]]
-    return f"{statistics.fmean(values):.2f} ± {statistics.pstdev(values):.2f}" if values else "-"
-
-
-def _markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rows = [header, ["---"] * len(header), *lines]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    """Rewrite the pages."""
+    for page in PAGES:
+        page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,14 @@ from graph2mlp.teachers.models import Teacher
 from graph2mlp.training.metrics import accuracy, agreement
 from graph2mlp.training.student import answer
 
-__all__ = ["PRODUCTION_SHARES", "evaluate_knowledge", "evaluate_student", "evaluate_teacher", "student_agreement"]
+__all__ = [
+    "PRODUCTION_SHARES",
+    "evaluate_knowledge",
+    "evaluate_student",
+    "evaluate_teacher",
+    "student_agreement",
+    "teacher_answer",
+]
 
 PRODUCTION_SHARES = {"tran": 0.8, "ind": 0.2}
 """The production mix: four requests in five are for observed nodes."""
@@ -43,16 +50,26 @@ def evaluate_teacher(teacher: Teacher, knowledge: TeacherKnowledge, graph: Graph
     unseen = graph.split.unseen
     if not unseen.numel():
         return seen
-    hidden = torch.zeros(graph.num_nodes, dtype=torch.bool)
-    hidden[unseen] = True
-    ends = hidden[graph.edge_index]
 
-    def ask(kept: Tensor) -> float:
-        adjacency = teacher.adjacency(graph.edge_index[:, kept], graph.num_nodes)
-        logits, _hidden = teacher(graph.features(), adjacency)
+    def ask(cold: bool) -> float:
+        logits = teacher_answer(teacher, graph, cold=cold)
         return accuracy(logits[unseen], graph.y[unseen])
 
-    return _production(seen["tran"], ask(~ends.all(0)), ask(~ends.any(0)))
+    return _production(seen["tran"], ask(False), ask(True))
+
+
+@torch.no_grad()
+def teacher_answer(teacher: Teacher, graph: GraphData, *, cold: bool = False) -> Tensor:
+    """Logits `[N, C]` for every node of the full graph; unseen nodes keep their edges to observed nodes only.
+
+    With `cold` they have none. Where there are unseen nodes only their rows count: observed ones hear of them here.
+    """
+    hidden = torch.zeros(graph.num_nodes, dtype=torch.bool)
+    hidden[graph.split.unseen] = True
+    ends = hidden[graph.edge_index]
+    kept = ~(ends.any(0) if cold else ends.all(0))
+    logits: Tensor = teacher(graph.features(), teacher.adjacency(graph.edge_index[:, kept], graph.num_nodes))[0]
+    return logits
 
 
 def student_agreement(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.tables import with_tables
+from bench.tables import PAGES, TABLES, with_tables
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -41,7 +41,23 @@ def test_examples_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert (tmp_path / "bench.json").exists()
 
 
-def test_tables_are_those_of_the_csv_files() -> None:
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tables_are_those_of_the_csv_files(page: Path) -> None:
     """A figure that no committed file holds cannot be checked by anyone. Remedy: python -m bench.tables"""
-    text = README.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
     assert text == with_tables(text)
+
+
+def test_every_table_has_its_place() -> None:
+    """A page that lost its mark would keep its old figures for ever."""
+    pages = [page.read_text(encoding="utf-8") for page in PAGES]
+    for name in TABLES:
+        for mark in (f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"):
+            assert sum(text.count(mark) for text in pages) == 1, mark
+
+
+def test_links_to_files_lead_somewhere() -> None:
+    """A page that moves takes its links along."""
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!http|#)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"

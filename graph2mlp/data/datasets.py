@@ -1,5 +1,7 @@
 """Names to graphs: `digits`, `cpf:cora`, `planetoid:Cora`, `amazon:Photo`, `coauthor:CS`, `ogbn:arxiv`, or a path.
 
+`actor`, `webkb:Texas`, `heterophilous:chameleon` and their like have ten published splits; seed s takes split s % 10.
+
 Raw files are looked for under `--root`, then `GRAPH2MLP_DATA`, then `./data`; what is there is never downloaded again.
 """
 
@@ -14,6 +16,7 @@ from pathlib import Path
 from graph2mlp.atomic import atomic_path
 from graph2mlp.data.digits import digits
 from graph2mlp.data.graph import GraphData
+from graph2mlp.data.heterophilous import geom_gcn_files, read_geom_gcn, read_platonov
 from graph2mlp.data.npz import read_graph, read_raw
 from graph2mlp.data.ogb import download_ogb, read_ogb
 from graph2mlp.data.planetoid import read_planetoid
@@ -23,6 +26,8 @@ from graph2mlp.errors import DataError, suggest
 __all__ = ["data_root", "dataset_names", "load_graph"]
 
 _GNN_BENCHMARK = "https://github.com/shchur/gnn-benchmark/raw/master/data/npz"
+_GEOM_GCN = "https://raw.githubusercontent.com/graphdml-uiuc-jlu/geom-gcn/master"
+_PLATONOV = "https://github.com/yandex-research/heterophilous-graphs/raw/main/data"
 
 # Name -> (path below the root, file name at the source).
 _AMAZON = {
@@ -42,12 +47,15 @@ _CPF = {
 }
 _PLANETOID = ("Cora", "CiteSeer", "PubMed")
 _OGBN = ("arxiv", "products")
+_WEBKB = ("Cornell", "Texas", "Wisconsin")
+_FILTERED = ("chameleon", "squirrel")
 
 
 def dataset_names() -> list[str]:
     """Every name `load_graph` knows."""
     families = {"cpf": _CPF, "planetoid": _PLANETOID, "amazon": _AMAZON, "coauthor": _COAUTHOR, "ogbn": _OGBN}
-    return ["digits", *(f"{family}:{name}" for family, names in families.items() for name in names)]
+    families |= {"webkb": _WEBKB, "heterophilous": _FILTERED}
+    return ["digits", "actor", *(f"{family}:{name}" for family, names in families.items() for name in names)]
 
 
 def data_root(root: Path | None = None) -> Path:
@@ -68,8 +76,21 @@ def load_graph(name: str, *, root: Path | None = None, seed: int = 0, download: 
         return _load_file(path, seed)
     if name not in dataset_names():
         raise DataError(f"Unknown graph '{name}'. {suggest(name, dataset_names())}")
-    family, short = name.split(":")
+    family, _, short = name.partition(":")
     base = data_root(root)
+    if family in ("actor", "webkb"):
+        folder, short = (
+            (base / "WebKB" / short.lower() / "raw", short.lower()) if short else (base / "Actor/raw", "film")
+        )
+        for part, below in geom_gcn_files(short, seed).items():
+            _ensure_file(f"{_GEOM_GCN}/{below}", folder / part, download)
+        raw, split = read_geom_gcn(folder, short, seed)
+        return raw.graph(name, split)
+    if family == "heterophilous":
+        file = base / "heterophilous" / f"{short}_filtered.npz"
+        _ensure_file(f"{_PLATONOV}/{file.name}", file, download)
+        raw, split = read_platonov(file, seed)
+        return raw.graph(name, split)
     if family == "planetoid":
         folder = base / "Planetoid" / short / "raw"
         _ensure(folder / f"ind.{short.lower()}.graph", lambda: _download_planetoid(folder, short), download)
@@ -82,7 +103,7 @@ def load_graph(name: str, *, root: Path | None = None, seed: int = 0, download: 
         return raw.graph(name, split)
     below, source = {"cpf": _CPF, "amazon": _AMAZON, "coauthor": _COAUTHOR}[family][short]
     file = base / below
-    _ensure(file, lambda: _download_file(f"{_GNN_BENCHMARK}/{source}", file), download)
+    _ensure_file(f"{_GNN_BENCHMARK}/{source}", file, download)
     raw = read_raw(file).undirected()
     if family == "cpf":
         raw = raw.largest_component()
@@ -108,6 +129,10 @@ def _ensure(file: Path, fetch: Callable[[], None], download: bool) -> None:
     except (OSError, ValueError) as error:  # no network, refused, or not writable
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"Raw files are missing and could not be downloaded ({reason}). {where}") from None
+
+
+def _ensure_file(url: str, file: Path, download: bool) -> None:
+    _ensure(file, lambda: _download_file(url, file), download)
 
 
 def _download_planetoid(folder: Path, name: str) -> None:

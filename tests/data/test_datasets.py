@@ -26,10 +26,15 @@ COUNTS = {
     "cpf:citeseer": (2110, 2 * 3668, 3703, 6),
     "cpf:a-computer": (13381, 2 * 245778, 767, 10),
     "cpf:a-photo": (7487, 2 * 119043, 745, 8),
+    "amazon:Computers": (13752, 491722, 767, 10),
     "amazon:Photo": (7650, 238162, 745, 8),
     "coauthor:CS": (18333, 163788, 6805, 15),
     "planetoid:Cora": (2708, 10556, 1433, 7),
     "planetoid:CiteSeer": (3327, 9104, 3703, 6),
+    "actor": (7600, 2 * 26659, 932, 5),
+    "webkb:Texas": (183, 2 * 279, 1703, 5),
+    "heterophilous:chameleon": (890, 2 * 8854, 2325, 5),
+    "heterophilous:squirrel": (2223, 2 * 46998, 2089, 5),
 }
 
 
@@ -76,6 +81,30 @@ def test_seed_draws_the_split(data_root: Path) -> None:
     assert not torch.equal(first.split.train, second.split.train)
 
 
+@pytest.mark.parametrize("name", ["cpf:a-computer", "cpf:a-photo", "coauthor:CS"])
+def test_larger_graphs_follow_the_protocol_of_the_small_ones(name: str, data_root: Path) -> None:
+    """One component, 20 and 30 per class by the seed, the rest test; otherwise figures compare with nothing."""
+    graph = load_graph(name, root=data_root, seed=3, download=False)
+    assert torch.bincount(graph.y[graph.split.train]).tolist() == [20] * graph.num_classes
+    assert torch.bincount(graph.y[graph.split.val]).tolist() == [30] * graph.num_classes
+    assert len(graph.split.test) == graph.num_nodes - 50 * graph.num_classes
+    count = graph.num_nodes
+    edges = sp.csr_matrix((np.ones(graph.num_edges), tuple(graph.edge_index.numpy())), (count, count))
+    assert sp.csgraph.connected_components(edges)[0] == 1
+
+
+@pytest.mark.parametrize("name", ["actor", "webkb:Texas", "heterophilous:chameleon", "heterophilous:squirrel"])
+def test_heterophilous_graphs_have_ten_published_splits(name: str, data_root: Path) -> None:
+    """All nodes are in one part; ten seeds, ten splits, and seed 10 is the first again. Words stay sparse."""
+    graphs = [load_graph(name, root=data_root, seed=seed, download=False) for seed in range(11)]
+    assert all(sum(len(part) for part in graph.split.parts().values()) == graph.num_nodes for graph in graphs)
+    assert len({tuple(graph.split.test.tolist()) for graph in graphs}) == 10
+    assert torch.equal(graphs[10].split.train, graphs[0].split.train)
+    assert graphs[0].is_sparse
+    source, target = graphs[0].edge_index
+    assert float((graphs[0].y[source] == graphs[0].y[target]).float().mean()) < 0.25
+
+
 def test_digits() -> None:
     """Built in: five nearest right halves, made undirected, give this many edges and a homophily of 0.88."""
     graph = load_graph("digits")
@@ -119,7 +148,7 @@ def _no_network(*_: Any, **__: Any) -> NoReturn:
     raise OSError("no network here")
 
 
-@pytest.mark.parametrize("name", ["cpf:cora", "planetoid:PubMed"])
+@pytest.mark.parametrize("name", ["cpf:cora", "planetoid:PubMed", "actor", "webkb:Texas", "heterophilous:squirrel"])
 def test_failed_download_leaves_nothing_behind(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Empty folders among the raw files look like data that is there."""
     monkeypatch.setattr("torch_geometric.data.download_url", _no_network)

@@ -1,0 +1,175 @@
+"""Tables of accuracy, made from the committed CSV files; `bench.tables` puts them into the pages."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from bench.accuracy import RESULTS, accuracy_file
+from bench.comparison import Entry, compare, signed, spread
+from bench.robustness import FIGURES, robustness_file
+from bench.rows import read_rows
+
+__all__ = ["TABLES"]
+
+Row = Mapping[str, str]
+
+_BASELINE = ("glnn", "sage")
+_NAMES = {"test": "transductive"} | {part: f"production, `{part}`" for part in ("tran", "ind", "prod", "cold")}
+_COLUMNS = {"test": "transductive", "ind": "`ind`", "cold": "`cold`"}
+_NOISE = ("0.0", "0.1", "0.2", "0.3", "0.5", "0.8", "1.0")
+
+
+def compact_table() -> str:
+    """One line per graph and method, with what it gains over its teacher, and the best published figures below."""
+    groups: dict[tuple[str, str], dict[str, Entry]] = {}
+    for entry in _entries():
+        groups.setdefault((entry.graph, entry.label), {})[entry.part] = entry
+    lines: list[list[str]] = []
+    graphs = list(dict.fromkeys(graph for graph, _ in groups))
+    for graph in graphs:
+        mine = {label: parts for (where, label), parts in groups.items() if where == graph}
+        for label, parts in mine.items():
+            first = next(iter(parts.values()))
+            lines.append(_line(graph, label, first, [_cell(parts.get(part)) for part in _COLUMNS]))
+        plain = next((parts for parts in mine.values() if next(iter(parts.values())).method == "glnn"), None)
+        if plain is not None:
+            cells = [spread(plain[part].rows, f"mlp_{part}") if part in plain else "-" for part in _COLUMNS]
+            lines.append(_line(graph, "plain MLP", next(iter(plain.values())), cells))
+        lines += _published(graph)
+    return markdown(["graph", "method (teacher)", "regime", "size", "seeds", *_COLUMNS.values()], lines)
+
+
+def full_table() -> str:
+    """One row per graph, setting and student: mean and population deviation over the seeds."""
+    header = ["graph", "setting", "method", "regime", "size", "seeds", "teacher", "plain MLP", "student", "CPU s"]
+    lines = []
+    for entry in _entries():
+        who = [spread(entry.rows, f"{one}_{entry.part}") for one in ("teacher", "mlp", "student")]
+        size = [entry.regime, entry.size, str(len(entry.rows))]
+        lines.append([entry.graph, _NAMES[entry.part], entry.label, *size, *who, f"{_cost(entry.rows):.1f}"])
+    return markdown(header, lines)
+
+
+def paired_table() -> str:
+    """Every student against the baseline and against its own teacher, seed by seed."""
+    base = f"minus {_BASELINE[0]} ({_BASELINE[1]})"
+    lines = [
+        [
+            entry.graph,
+            _NAMES[entry.part],
+            entry.label,
+            *(str(one or "-") for one in (entry.baseline, entry.own_teacher)),
+        ]
+        for entry in _entries()
+    ]
+    return markdown(["graph", "setting", "method", base, "minus its teacher"], lines)
+
+
+def ablation_table() -> str:
+    """NOSMOG on one graph with one thing changed at a time, over the seeds that every change was run with."""
+    rows = [row for row in _accuracy() if row["method"] == "nosmog" and row["setting"] == "transductive"]
+    changed = list(dict.fromkeys(row["settings"] for row in rows if row["settings"]))
+    for name in ("graph", "teacher", "seed"):
+        kept = {row[name] for row in rows if row["settings"]}
+        rows = [row for row in rows if row[name] in kept]
+    lines = []
+    for settings in ["", *changed]:
+        those = [row for row in rows if row["settings"] == settings]
+        name = "defaults" if not settings else f"`{settings}`"
+        figures = [spread(those, "val"), spread(those, "student_test")]
+        lines.append([name, str(len(those)), *figures, f"{_cost(those):.1f}"])
+    return markdown(["changed", "seeds", "validation", "test", "CPU s"], lines)
+
+
+def noise_table() -> str:
+    """Accuracy at growing noise: student, teacher and plain MLP of each run."""
+    header = ["graph", "asked", "method", "who", "regime", "size", "seeds", *(f"a = {level}" for level in _NOISE)]
+    return markdown(header, _robustness("noise", _NOISE))
+
+
+def degree_table() -> str:
+    """Accuracy by quartile of degree, and with and without edges."""
+    header = ["graph", "asked", "method", "who", "regime", "size", "seeds", "fewest neighbours", "", "", "most"]
+    return markdown(header, _robustness("degree", ("1", "2", "3", "4")))
+
+
+def edges_table() -> str:
+    """Accuracy on unseen nodes that arrive with their edges, and with none."""
+    header = ["graph", "asked", "method", "who", "regime", "size", "seeds", "with edges", "without"]
+    return markdown(header, _robustness("edges", ("all", "none")))
+
+
+def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table."""
+    rows = [header, ["---"] * len(header), *lines]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "accuracy": compact_table,
+    "ablation": ablation_table,
+    "every accuracy": full_table,
+    "paired": paired_table,
+    "noise": noise_table,
+    "degree": degree_table,
+    "edges": edges_table,
+}
+
+
+def _accuracy() -> list[dict[str, str]]:
+    return accuracy_file(RESULTS / "accuracy.csv").read()
+
+
+def _entries() -> list[Entry]:
+    """Runs with the defaults; others belong to the table of changes."""
+    return compare([row for row in _accuracy() if not row["settings"]], _BASELINE)
+
+
+def _cost(rows: Sequence[Row]) -> float:
+    """CPU seconds of structure and student."""
+    return statistics.fmean(float(row["cpu_s_structure"]) + float(row["cpu_s_student"]) for row in rows)
+
+
+def _line(graph: str, label: str, entry: Entry, cells: Sequence[str]) -> list[str]:
+    features = label == "plain MLP"
+    return [graph, label, "features" if features else entry.regime, entry.size, str(len(entry.rows)), *cells]
+
+
+def _cell(entry: Entry | None) -> str:
+    if entry is None:
+        return "-"
+    gain = f" ({signed(entry.own_teacher.mean)})" if entry.own_teacher else ""
+    return spread(entry.rows, f"student_{entry.part}") + gain
+
+
+def _published(graph: str) -> list[list[str]]:
+    lines = []
+    for row in read_rows(Path(__file__).parent / "published.csv"):
+        if row["graph"] != graph:
+            continue
+        figures = [row[part] or "-" for part in ("transductive", "ind")]
+        label = f"*published: {row['method']}* [{row['source']}]"
+        lines.append([graph, label, row["regime"], "-", "-", *figures, "-"])
+    return lines
+
+
+def _robustness(question: str, levels: Sequence[str]) -> list[list[str]]:
+    """Three lines per run configuration; the mean over seeds at each level."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in robustness_file(RESULTS / "robustness.csv").read():
+        if row["question"] == question and not row["settings"]:
+            groups.setdefault(tuple(row[name] for name in ("graph", "setting", "method", "teacher")), []).append(row)
+    lines = []
+    for (graph, setting, method, teacher), rows in groups.items():
+        label = f"{method} ({teacher})" if teacher else method
+        asked = "test nodes" if setting == "transductive" else "unseen nodes"
+        size = f"{rows[0]['layers']} x {rows[0]['hidden']}, {int(rows[0]['parameters']) // 1000}k"
+        seeds = str(len({row["seed"] for row in rows}))
+        for figure in FIGURES:
+            cells = [spread([row for row in rows if row["level"] == level], figure) for level in levels]
+            who = figure.split("_")[0]
+            kind = {"student": [rows[0]["regime"], size], "mlp": ["features", "-"]}.get(who, ["-", "-"])
+            lines.append([graph, asked, label, who, *kind, seeds, *cells])
+    return lines
