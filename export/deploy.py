@@ -31,7 +31,7 @@ from graph2mlp.export.presets import PRESETS, Preset
 from graph2mlp.export.requests import Requests
 from graph2mlp.export.runtime import Predictor
 from graph2mlp.export.to_onnx import OnnxModel, to_onnx
-from graph2mlp.export.verify import Parity, check_parity, student_logits
+from graph2mlp.export.verify import Parity, check_parity, student_logits, student_undecided
 from graph2mlp.structure.table import StructureTable
 from graph2mlp.students.base import Student
 
@@ -112,6 +112,9 @@ def export_run(
         model = to_onnx(student, table, sparse=sparse, scratch=Path(scratch))
         sample_ids = _sample_ids(graph)
         requests = node_requests(graph, sample_ids, structure=table is not None)
+        # Requests on which two correct machines may differ prove nothing, here or on the device.
+        decided = np.flatnonzero(~student_undecided(student, table, requests))
+        sample_ids, requests = sample_ids[torch.from_numpy(decided)], requests.take(decided)
         # A model with weights beside it is only found by its path; any other is handed over as it will be written.
         parity = check_parity(student, table, model.files[MODEL], requests)
         draft = _manifest(run, graph, student, table, model, chosen, parity)
@@ -235,7 +238,12 @@ def _manifest(
         features=graph.num_features,
         regime=student.regime,
         preset=preset.name,
-        student=StudentInfo(layers=spec.layers, hidden=spec.hidden, parameters=student.num_parameters),
+        student=StudentInfo(
+            layers=spec.layers,
+            hidden=spec.hidden,
+            parameters=student.num_parameters,
+            constants={name: tuple(array.shape) for name, array in student.constants.items()},
+        ),
         structure=info,
         source={
             "graph": graph.name,

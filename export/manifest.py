@@ -45,6 +45,8 @@ class StudentInfo:
     layers: int
     hidden: int
     parameters: int
+    constants: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Shapes of the arrays in the model that were not trained, by name."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from graph2mlp.errors import BundleError, MethodError, require
 from graph2mlp.export.bundle import EXTERNAL_DATA, MODEL, TensorSpec
-from graph2mlp.export.fold import first_bias, fold_batchnorm, fold_table
+from graph2mlp.export.fold import first_bias, fold_student, fold_table
 from graph2mlp.structure.table import StructureTable
 from graph2mlp.students.base import Student
 
@@ -48,7 +48,7 @@ class DeployedStudent(nn.Module):
 
     def __init__(self, student: Student, table: StructureTable | None, *, sparse: bool) -> None:
         super().__init__()
-        student = fold_batchnorm(student)
+        student = fold_student(student)
         self.sparse = sparse
         self.student = student
         weight = student.feature_weight.detach()

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import torch
+from numpy.typing import NDArray
 
 from graph2mlp.data.features import Features, SparseRows
 from graph2mlp.errors import ParityError
@@ -17,7 +18,7 @@ from graph2mlp.export.requests import PAD, Floats, Requests
 from graph2mlp.structure.table import StructureTable
 from graph2mlp.students.base import Student, StudentInput
 
-__all__ = ["Parity", "check_parity", "student_logits"]
+__all__ = ["Parity", "check_parity", "student_logits", "student_undecided"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,13 +68,23 @@ def check_parity(
 
 def student_logits(student: Student, table: StructureTable | None, requests: Requests) -> Floats:
     """The torch student's answer to `requests`, `[B, C]`."""
+    with torch.inference_mode():
+        logits: Floats = student(_inputs(student, table, requests)).logits.numpy()
+    return logits
+
+
+def student_undecided(student: Student, table: StructureTable | None, requests: Requests) -> NDArray[np.bool_]:
+    """Requests whose answer hangs on the last bits of a sum, `[B]`; see `Student.undecided`."""
+    undecided: NDArray[np.bool_] = student.undecided(_inputs(student, table, requests)).numpy()
+    return undecided
+
+
+def _inputs(student: Student, table: StructureTable | None, requests: Requests) -> StudentInput:
     structure = None
     if table is not None:
         assert requests.neighbors is not None
         structure = table.for_unseen(torch.from_numpy(requests.neighbors))
-    with torch.inference_mode():
-        logits: Floats = student(StudentInput(_features(requests, student.spec.features), structure)).logits.numpy()
-    return logits
+    return StudentInput(_features(requests, student.spec.features), structure)
 
 
 def _features(requests: Requests, width: int) -> Features:

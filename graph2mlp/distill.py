@@ -168,8 +168,8 @@ def _run_stages(config: RunConfig, inputs: Inputs, out: Path, reporter: Reporter
     )
     with reporter.training(f"student ({config.method})", config.train.epochs) as progress:
         checkpoint = Checkpoint(out / "checkpoint" / "student.safetensors")
-        log = journal.stage("student", progress)
-        student, fitted = train_student(config.hyper, spec, stage, log=log, checkpoint=checkpoint)
+        logs = {"log": journal.stage("student", progress), "first_log": journal.stage("student, first stage", progress)}
+        student, fitted = train_student(config.hyper, spec, stage, **logs, checkpoint=checkpoint)
     save_student(student, out / "student.safetensors")
     control = _control(config, spec, stage, journal, reporter)
     save_student(control, out / "mlp.safetensors")

@@ -51,7 +51,7 @@ class Opponents:
             FETCH: _kilobytes(stored),
             PYG: _kilobytes(stored),
             WHOLE: _kilobytes(stored),
-            TORCH: _kilobytes([*self._student.parameters(), *tables]),
+            TORCH: _kilobytes([*self._student.state_dict().values(), *tables]),
         }
         if self._control is not None:
             self._size_kb[MLP] = _kilobytes(list(self._control.parameters()))

@@ -18,10 +18,9 @@ from graph2mlp.data.datasets import load_graph
 from graph2mlp.data.graph import GraphData
 from graph2mlp.data.splits import production_split
 from graph2mlp.errors import ConfigError, RunError
-from graph2mlp.methods.base import Method
-from graph2mlp.methods.mlp import MLP
 from graph2mlp.structure.table import StructureTable
-from graph2mlp.students.base import Student, StudentSpec
+from graph2mlp.students import build_student
+from graph2mlp.students.base import Student
 from graph2mlp.teachers.cache import load_teacher
 from graph2mlp.teachers.extract import weights_fingerprint
 from graph2mlp.teachers.knowledge import TeacherKnowledge
@@ -65,7 +64,7 @@ class Run:
     def student(self) -> Student:
         """The trained student, in evaluation mode."""
         path = self.path / "student.safetensors"
-        student = _load_student(path, self.config.hyper)
+        student = _load_student(path)
         if weights_fingerprint(student) != self.fingerprint:
             raise RunError(
                 f"{path} does not hold the weights that {self.path / 'result.json'} reports. Run distill again."
@@ -75,7 +74,7 @@ class Run:
     def control(self) -> Student | None:
         """The plain MLP the student is compared with; None in runs that did not keep it."""
         path = self.path / "mlp.safetensors"
-        return _load_student(path, MLP()) if path.exists() else None
+        return _load_student(path) if path.exists() else None
 
     def structure(self) -> StructureTable | None:
         """The structure table, None for a student that reads features only."""
@@ -124,12 +123,12 @@ def open_run(path: Path) -> Run:
     return Run(path, load_config(path / "config.toml"), result)
 
 
-def _load_student(path: Path, method: Method) -> Student:
+def _load_student(path: Path) -> Student:
     try:
         with safe_open(path, framework="pt") as file:
-            spec = StudentSpec(**json.loads((file.metadata() or {})["spec"]))
+            about = file.metadata() or {}
         with torch.random.fork_rng(devices=[]):  # the first weights are drawn, only to be replaced
-            student = method.student(spec)
+            student = build_student(about.get("kind", "mlp"), json.loads(about["spec"]))
         student.load_state_dict(load_file(path))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, ConfigError) as error:
         reason = str(error).splitlines()[0]
@@ -161,8 +160,8 @@ def _read_result(path: Path) -> dict[str, Any]:
 
 
 def save_student(student: Student, path: Path) -> None:
-    """Weights, and the spec to rebuild the network, as safetensors in one step."""
+    """Weights, and the kind and spec to rebuild the network, as safetensors in one step."""
     spec = json.dumps({field.name: getattr(student.spec, field.name) for field in fields(student.spec)})
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in student.state_dict().items()}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, {"spec": spec})
+        save_file(tensors, temporary, {"kind": student.kind, "spec": spec})

@@ -24,7 +24,7 @@ LAYERS = [
     {"methods", "methods.base"},
     {"training"},
     {"teachers", "methods.*"},
-    {"config", "cards", "evaluation", "run", "summary"},
+    {"config", "cards", "evaluation", "fcr", "run", "summary"},
     {"distill", "seeds", "export", "inspection", "latency", "latency_teacher"},
     {"cli", "demo"},
 ]

@@ -79,15 +79,13 @@ class GraphData:
 
         Nodes keep their order; `node_ids` says which node of this graph each one is.
         """
-        keep = torch.ones(self.num_nodes, dtype=torch.bool)
-        keep[self.split.unseen] = False
+        kept = self._observed()
         position = torch.full((self.num_nodes,), -1, dtype=torch.long)
-        position[keep] = torch.arange(int(keep.sum()))
+        position[kept] = torch.arange(len(kept))
         edges = position[self.edge_index]
         y = torch.full_like(self.y, HIDDEN_LABEL)
         for part in (self.split.train, self.split.val):
             y[part] = self.y[part]
-        kept = torch.nonzero(keep).squeeze(1)
         return replace(
             self,
             x=_subset(self.x, kept),
@@ -96,6 +94,15 @@ class GraphData:
             split=self.split.relabel(position),
             node_ids=self.node_ids[kept],
         )
+
+    def observed_ids(self) -> Tensor:
+        """`node_ids` of the nodes that training may see, ascending."""
+        return self.node_ids[self._observed()]
+
+    def _observed(self) -> Tensor:
+        keep = torch.ones(self.num_nodes, dtype=torch.bool)
+        keep[self.split.unseen] = False
+        return torch.nonzero(keep).squeeze(1)
 
     def fingerprint(self) -> str:
         """A short hash of everything a teacher or a structure encoder can depend on."""

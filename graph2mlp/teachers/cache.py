@@ -141,7 +141,8 @@ def load_teacher(path: Path, graph: GraphData) -> Teacher:
             about = json.loads((file.metadata() or {})["config"])
         configs = [TeacherConfig(**one) for one in (about if isinstance(about, list) else [about])]
         with torch.random.fork_rng(devices=[]):  # the first weights are drawn, only to be replaced
-            members = [build_teacher(graph.num_features, graph.num_classes, config) for config in configs]
+            shape, ids = (graph.num_features, graph.num_classes), graph.observed_ids()
+            members = [build_teacher(*shape, config, node_ids=ids) for config in configs]
         model = Ensemble(members) if isinstance(about, list) else members[0]
         model.load_state_dict(load_file(path))
     except (OSError, SafetensorError, LookupError, TypeError, ValueError, RuntimeError, ConfigError) as error:

@@ -10,7 +10,7 @@ from graph2mlp.errors import ConfigError, suggest
 
 __all__ = ["MAX_MEMBERS", "TEACHER_NAMES", "TeacherConfig"]
 
-TEACHER_NAMES = ("sage", "gcn", "gat", "appnp")
+TEACHER_NAMES = ("sage", "gcn", "gat", "appnp", "gcn_se")
 MAX_MEMBERS = 8
 """Teachers in an ensemble at most."""
 
@@ -20,7 +20,8 @@ class TeacherConfig:
     """What the teacher is and how it is trained; part of its fingerprint."""
 
     name: str = "sage"
-    """sage, gcn, gat or appnp; joined by `+` an ensemble, whose members share all other settings (appnp+gcn+sage)."""
+    """sage, gcn, gat, appnp or gcn_se; joined by `+` an ensemble, whose members share all other settings
+    (appnp+gcn+sage)."""
     aggregator: Literal["auto", "mean", "gcn"] = "auto"
     """sage: mean gives the node itself weights of its own, gcn treats it like a neighbour; auto trains both and keeps
     the better on validation."""
@@ -42,6 +43,10 @@ class TeacherConfig:
     """Propagation steps (appnp)."""
     teleport: float = 0.1
     """Probability of staying at the node (appnp)."""
+    se_reg: float = 10.0
+    """Weight of the size of the structural embeddings, the sum of their Frobenius norms (gcn_se)."""
+    se_layers: str = "first"
+    """Layers with structural embeddings: first, middle (all between), last, or several joined by + (gcn_se)."""
     lr: float = 0.01
     """Adam step size."""
     weight_decay: float = 5e-3
@@ -55,12 +60,15 @@ class TeacherConfig:
 
     def __post_init__(self) -> None:
         _check_name(self.name)
+        self.structural_layers()
         for name in ("layers", "hidden", "heads", "steps", "epochs", "patience"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"teacher.{name} must be at least 1 (got {getattr(self, name)})")
         for name in ("dropout", "input_dropout", "attention_dropout", "teleport"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"teacher.{name} must be in [0, 1) (got {getattr(self, name)})")
+        if not 0 <= self.se_reg < math.inf:
+            raise ConfigError(f"teacher.se_reg must be at least 0 and finite (got {self.se_reg})")
         if not 0 < self.lr < math.inf or not 0 <= self.weight_decay < math.inf:
             raise ConfigError(
                 f"teacher.lr must be above 0 and teacher.weight_decay at least 0 (got {self.lr}, {self.weight_decay})"
@@ -73,6 +81,14 @@ class TeacherConfig:
     def members(self) -> list[TeacherConfig]:
         """The teachers of an ensemble, in the order of its name; for a single name the teacher itself."""
         return [replace(self, name=name) for name in self.name.split("+")]
+
+    def structural_layers(self) -> list[int]:
+        """Positions of the layers with structural embeddings (gcn_se)."""
+        places = {"first": [0], "middle": list(range(1, self.layers - 1)), "last": [self.layers - 1]}
+        for name in (names := self.se_layers.split("+")):
+            if name not in places:
+                raise ConfigError(f"Unknown place '{name}' in teacher.se_layers. {suggest(name, places)}")
+        return sorted({number for name in names for number in places[name]})
 
     def candidates(self) -> list[TeacherConfig]:
         """The forms of a single teacher to train, of which the best on validation is kept."""

@@ -52,8 +52,8 @@ class Ensemble(Teacher):
         size = (num_nodes, num_nodes, len(self.members))
         return torch.sparse_csr_tensor(pointer, neighbours, values, size, check_invariants=False)
 
-    def forward(self, x: Features, adjacency: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        answers = [member(x, _own(member, number, adjacency)) for number, member in enumerate(self.teachers())]
+    def forward(self, x: Features, adjacency: Tensor, ids: Tensor | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
+        answers = [member(x, _own(member, number, adjacency), ids) for number, member in enumerate(self.teachers())]
         log_probabilities = torch.stack([F.log_softmax(logits, dim=1) for logits, _hidden in answers])
         logits = torch.logsumexp(log_probabilities, dim=0) - math.log(len(answers))
         last = [F.normalize(hidden[-1], dim=1) for _logits, hidden in answers if hidden]

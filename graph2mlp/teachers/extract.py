@@ -18,7 +18,8 @@ __all__ = ["extract_knowledge", "weights_fingerprint"]
 def extract_knowledge(teacher: Teacher, graph: GraphData, *, name: str) -> TeacherKnowledge:
     """What `teacher` says of every node of the observed `graph`, in evaluation mode."""
     teacher.eval()
-    logits, hidden = teacher(graph.features(), teacher.adjacency(graph.edge_index, graph.num_nodes))
+    adjacency = teacher.adjacency(graph.edge_index, graph.num_nodes)
+    logits, hidden = teacher(graph.features(), adjacency, graph.node_ids)
     return TeacherKnowledge(
         name=name,
         node_ids=graph.node_ids,

@@ -25,7 +25,7 @@ class ServedTeacher(Protocol):
     @property
     def hops(self) -> int: ...
     def adjacency(self, edge_index: Tensor, num_nodes: int) -> Tensor: ...
-    def __call__(self, features: Features, adj: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]: ...
+    def __call__(self, features: Features, adj: Tensor, ids: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]: ...
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -74,13 +74,14 @@ class TeacherServer:
         """Logits of nodes `ids [B]`, `[B, C]`."""
         with torch.inference_mode():
             part = self._expand(ids)
-            features = self._graph.features(torch.from_numpy(part.nodes))
-            return self._teacher(features, self._cut(part))[0][torch.from_numpy(part.wanted)]
+            nodes = torch.from_numpy(part.nodes)
+            return self._ask(nodes, self._cut(part))[torch.from_numpy(part.wanted)]
 
     def whole_graph_logits(self, ids: Ints) -> Tensor:
         """The same from one forward pass over all nodes: what serving without a neighbour fetch would cost."""
         with torch.inference_mode():
-            return self._teacher(self._graph.features(), self.adjacency)[0][torch.from_numpy(ids)]
+            every = self._graph.node_ids
+            return self._teacher(self._graph.features(), self.adjacency, every)[0][torch.from_numpy(ids)]
 
     def pyg_logits(self, ids: Ints) -> Tensor:
         """The same in the way PyG's documentation shows: `k_hop_subgraph`, feature rows, forward."""
@@ -97,7 +98,11 @@ class TeacherServer:
             )
             if weights is not None:
                 edges = _csr(torch.bincount(edges[1], minlength=len(nodes)), edges[0], weights[used])
-            return self._teacher(self._graph.features(nodes), edges)[0][wanted]
+            return self._ask(nodes, edges)[wanted]
+
+    def _ask(self, nodes: Tensor, adjacency: Tensor) -> Tensor:
+        """Logits of `nodes [n]`, positions in the graph, over the part of it that `adjacency` holds."""
+        return self._teacher(self._graph.features(nodes), adjacency, self._graph.node_ids[nodes])[0]
 
     @cached_property
     def _edges(self) -> tuple[Tensor, Tensor | None]:
