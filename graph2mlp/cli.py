@@ -77,7 +77,7 @@ def distill(
     graph: Annotated[str, typer.Argument(help="digits, cpf:cora, planetoid:Cora, amazon:Photo, ..., or an .npz file.")],
     method: Annotated[str | None, typer.Option(help="mlp, glnn, nosmog or gsdn; see 'graph2mlp methods'.")] = None,
     teacher: Annotated[
-        str | None, typer.Option(help="sage, gcn, gat or appnp; several joined by + are an ensemble.")
+        str | None, typer.Option(help="sage, gcn, gat, appnp or gcn_se; several joined by + are an ensemble.")
     ] = None,
     setting: Annotated[
         Setting | None, typer.Option(help="production hides 20 % of the test nodes until the end.")

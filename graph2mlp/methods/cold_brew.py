@@ -40,7 +40,12 @@ class ColdBrew(Method):
     Shapes: `x [B, F]`, `E [N, D_T]`, `z [B, C]`; a0 and a1 are learned from 1e-4 on. The paper has a0 without the bars,
     which turns the nearest rows into the farthest whenever a step leaves it negative, as about half of ours do. A node
     does not find itself while it trains, as a new node will not when it asks; an observed one that asks later may. The
-    soft labels are ours (`hard=1, soft=0` is the paper). A request has no edges and no id, so `ind` and `cold` are one.
+    soft labels are ours; a request has no edges and no id, so `ind` and `cold` are one.
+
+    On Cora (production, three seeds: validation, `tran`, `cold`) soft labels gave 83.8, 81.0 and 71.7 %, without the
+    decay of g 84.0, 81.2 and 70.5; the paper's labels (`hard=1, soft=0, guess_decay=0`) 78.6, 75.8 and 66.7, with the
+    decay 68.6, 67.9 and 66.4. Validation chose the soft labels; it cannot tell the decays apart: the paper's is kept.
+    The plain MLP has 59.7 `cold`, glnn of the same teacher 72.4: soft labels carry most of the gain.
     """
 
     paper: ClassVar[str] = (
@@ -57,9 +62,11 @@ class ColdBrew(Method):
     """K, rows of the bank that a request reads."""
     guess_hidden: int = 256
     """Width of the hidden layer of g."""
-    hard: float = 1.0
-    """Weight of the true labels."""
-    soft: float = 0.0
+    guess_decay: float = 5e-4
+    """L2 penalty of g."""
+    hard: float = 0.0
+    """Weight of the true labels; 1 in the paper."""
+    soft: float = 1.0
     """Weight of the teacher's soft labels; 0 in the paper."""
     temperature: float = 1.0
     """Softens both sides of the soft labels; the loss is scaled by its square."""
@@ -78,6 +85,8 @@ class ColdBrew(Method):
                 "cold_brew needs neighbours, guess_hidden and prototypes of at least 1 "
                 f"(got {self.neighbours}, {self.guess_hidden}, {self.prototypes})"
             )
+        if not 0 <= self.guess_decay < math.inf:
+            raise ConfigError(f"cold_brew.guess_decay must be at least 0 and finite (got {self.guess_decay})")
         if not (self.hard >= 0 and self.soft >= 0 and 0 < self.hard + self.soft < math.inf):
             raise ConfigError(
                 f"cold_brew needs weights of at least 0, not both 0 (got hard={self.hard}, soft={self.soft})"
@@ -128,7 +137,7 @@ class ColdBrew(Method):
             return Score(max(-1.0, 1 - error / max(spread, 1e-12)), -error)
 
         guess = nn.ModuleDict({"first": student.guess_first, "last": student.guess_last})
-        optimizer = adam(guess, lr=stage.train.lr, weight_decay=stage.train.weight_decay)
+        optimizer = adam(guess, lr=stage.train.lr, weight_decay=self.guess_decay)
         player: Player[Batch] = Player("embedding", objective, [optimizer], {"guess": guess})
         return Team([player], NodeBatches(stage, generator, every=True), evaluate)
 
