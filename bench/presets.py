@@ -115,11 +115,11 @@ def _row(graph: str, preset: str) -> dict[str, Any]:
 def wide_run(*, nodes: int = 12_000, epochs: int = 6) -> Any:
     """A stand-in for a run: 47 clusters of 1,500 numbers, and a student 1500-1024-1024-47 trained on a third of them.
 
-    A node is its cluster's centre times 0.11 plus unit noise: about as hard as to leave some errors to lose.
+    A node is its cluster's centre times 0.15 plus unit noise: about as hard as to leave some errors to lose.
     """
     torch.manual_seed(0)
     y = torch.arange(nodes) % 47
-    x = 0.11 * torch.randn(47, 1500)[y] + torch.randn(nodes, 1500)
+    x = 0.15 * torch.randn(47, 1500)[y] + torch.randn(nodes, 1500)
     order = torch.randperm(nodes)
     split = Split(order[: nodes // 3], order[nodes // 3 : nodes // 2], order[nodes // 2 :])
     none = torch.empty(2, 0, dtype=torch.long)

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from graph2mlp import __version__
 from graph2mlp.data.graph import GraphData
-from graph2mlp.errors import BundleError
 from graph2mlp.export.bundle import MODEL, SAMPLE, Bundle, BundleManifest, StructureInfo, StudentInfo
 from graph2mlp.export.calibrate import activation_ranges
 from graph2mlp.export.evidence import (
@@ -137,7 +136,7 @@ def build_candidate(prepared: Prepared, preset: Preset, max_drop: float, *, wher
     """The file of a preset, self-checked and judged on the validation nodes. `where` is its name in messages.
 
     Raises:
-        BundleError: it loses more than `max_drop` (a fraction), or there are no nodes to judge it on.
+        BundleError: it loses more than `max_drop` (a fraction).
     """
     files, operators = dict(prepared.model.files), len(prepared.model.operators)
     quantized: tuple[QuantizedTensor, ...] = ()
@@ -153,13 +152,7 @@ def build_candidate(prepared: Prepared, preset: Preset, max_drop: float, *, wher
     predictor = Predictor(Bundle(path=where, manifest=draft, contents=files))
     predictor.self_check()
     gate = measure_gate(predictor, prepared.student, prepared.table, prepared.graph, max_drop)
-    if gate is not None:
-        check_gate(gate, preset.name)
-    elif not preset.exact:
-        raise BundleError(
-            f"Preset '{preset.name}' rounds numbers, and the graph has no validation nodes to judge it on. "
-            "Export preset 'fp32', or give the graph a validation split and distill again."
-        )
+    check_gate(gate, preset.name)
     manifest = replace(draft, gate=gate)
     return Candidate(preset=preset, manifest=manifest, files=files, operators=operators, predictor=predictor)
 

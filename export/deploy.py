@@ -27,6 +27,9 @@ from graph2mlp.export.verify import Parity
 
 __all__ = ["ExportSummary", "FeatureForm", "RunConfigLike", "RunLike", "export_run"]
 
+QUICK_SECONDS = 0.1
+"""Time per file and batch size for the line that says whether rounding pays."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSummary:
@@ -125,7 +128,7 @@ def _speed(
 ) -> dict[int, float]:
     """How many times as fast as fp32 the file is on this machine, a quick look."""
     both = {"fp32": build_candidate(prepared, PRESETS["fp32"], max_drop, where=where), "this": candidate}
-    found = measure_candidates(both, prepared.sample, batches, seconds=0.25)
+    found = measure_candidates(both, prepared.sample, batches, seconds=QUICK_SECONDS)
     return {batch: by_name["fp32"].p50_us / by_name["this"].p50_us for batch, by_name in found.items()}
 
 
