@@ -235,3 +235,29 @@ def test_fp32_still_fails_on_parity(monkeypatch, tmp_path: Path) -> None:
     with pytest.raises(ParityError):
         export_run(run_of("dense"), out=tmp_path / "out", max_drop=100)
     assert not list(tmp_path.iterdir())
+
+
+def test_cora(data_root: Path, tmp_path: Path) -> None:
+    """A real graph: bag-of-words features, a real structure table, unseen nodes; the default gate, a short training."""
+    from graph2mlp.config import resolve_config
+    from graph2mlp.console import Reporter
+    from graph2mlp.distill import distill
+
+    short = ["train.epochs=30", "teacher.epochs=40", "nosmog.adversarial=0"]
+    config = resolve_config(
+        graph="cpf:cora", method="nosmog", setting="production", root=str(data_root), overrides=short
+    )
+    run = distill(config, tmp_path / "run", reporter=Reporter(quiet=True))
+    prepared = prepare(run, "auto", tmp_path)
+    sizes = {}
+    for name in ("fp32", "int8", "fp16"):
+        candidate = build_candidate(prepared, PRESETS[name], 0.005, where=tmp_path / name)
+        write_bundle(tmp_path / name, candidate.manifest, candidate.files)
+        predictor = Predictor(tmp_path / name)
+        assert predictor.self_check().requests == 500
+        assert predictor.manifest.gate is not None
+        assert predictor.manifest.gate.network > 0.6
+        assert predictor.manifest.gate.agreement > 0.98
+        sizes[name] = len(predictor.bundle.read("model.onnx"))
+    assert sizes["int8"] < 0.3 * sizes["fp32"]
+    assert sizes["fp16"] < 0.52 * sizes["fp32"]
