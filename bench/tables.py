@@ -7,6 +7,7 @@ from pathlib import Path
 from bench import accuracy_tables
 from bench.accuracy_tables import markdown
 from bench.rows import read_rows
+from graph2mlp.export.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
@@ -55,7 +56,40 @@ def kernels_table() -> str:
     return markdown(header, lines)
 
 
+def presets_table() -> str:
+    """One row per student and preset: size, what it keeps, and how many times as fast as fp32 it is by batch size.
+
+    Calls of 1,024 requests are so long that a shared machine interrupts most of them: there it is CPU time.
+    """
+    rows = read_rows(RESULTS / "presets.csv")
+    columns = (("1", "p50_us"), ("64", "p50_us"), ("1024", "cpu_us"))
+    header = ["student", "preset", "KB", "validation", "same label", "test"]
+    header += [f"batch {batch}: {'CPU' if key == 'cpu_us' else 'p50'} us (x fp32)" for batch, key in columns]
+    lines = []
+    for graph, preset in dict.fromkeys((row["graph"], row["preset"]) for row in rows):
+        those = {row["batch"]: row for row in rows if (row["graph"], row["preset"]) == (graph, preset)}
+        first = next(iter(those.values()))
+        if first["status"] != "passed":
+            lines.append([graph, preset, "-", "refused", *["-"] * (2 + len(columns))])
+            continue
+        shares = [f"{100 * float(first[key]):.2f}" for key in ("val", "agreement", "test")]
+        whole = {row["batch"]: row for row in rows if (row["graph"], row["preset"]) == (graph, "fp32")}
+        times = [
+            f"{float(those[batch][key]):,.1f} ({float(whole[batch][key]) / float(those[batch][key]):.2f})"
+            for batch, key in columns
+        ]
+        lines.append([graph, preset, f"{float(first['size_kb']):,.0f}", *shares, *times])
+    return markdown(header, lines)
+
+
+def preset_purposes_table() -> str:
+    """The presets as the code has them: name, and for whom."""
+    return markdown(["preset", "for"], [[f"`{preset.name}`", preset.purpose] for preset in PRESETS.values()])
+
+
 TABLES = {
+    "preset purposes": preset_purposes_table,
+    "presets": presets_table,
     **accuracy_tables.TABLES,
     "latency": latency_table,
     "kernels": kernels_table,

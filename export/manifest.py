@@ -9,7 +9,16 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from graph2mlp.errors import BundleError
 
-__all__ = ["SCHEMA", "BundleManifest", "FileEntry", "StructureInfo", "StudentInfo", "TensorSpec"]
+__all__ = [
+    "SCHEMA",
+    "BundleManifest",
+    "FileEntry",
+    "GateInfo",
+    "QuantizedTensor",
+    "StructureInfo",
+    "StudentInfo",
+    "TensorSpec",
+]
 
 SCHEMA = 1
 """Version of the format. A reader refuses any other by name."""
@@ -50,6 +59,43 @@ class StudentInfo:
 
 
 @dataclass(frozen=True, kw_only=True)
+class QuantizedTensor:
+    """A constant of the network that the file stores in fewer bits: its shape in the network, its bytes in the file."""
+
+    name: str
+    form: str
+    shape: tuple[int, ...]
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateInfo:
+    """What the file loses against the network, on the validation nodes; `max_drop` is what it was allowed to."""
+
+    requests: int
+    accuracy: float
+    """Of this file."""
+    network: float
+    """Accuracy of the network on the same requests."""
+    agreement: float
+    """Share of requests with the network's label."""
+    total_variation: float
+    """Half the L1 distance between both probabilities, mean over requests."""
+    max_drop: float
+
+    @property
+    def drop(self) -> float:
+        """What it loses, as a fraction."""
+        return self.network - self.accuracy
+
+    def summary(self) -> str:
+        return (
+            f"validation accuracy {self.accuracy:.2%} (network {self.network:.2%}, {self.requests} requests), "
+            f"same label for {self.agreement:.2%}, mean total variation {self.total_variation:.4f}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class FileEntry:
     """What a file of the bundle must be."""
 
@@ -77,7 +123,15 @@ class BundleManifest:
     metrics: dict[str, float] = field(default_factory=dict)
     """The task metric measured on this very model file, by part (`test`; or `tran`, `ind`, `prod`, `cold`)."""
     parity: dict[str, float] = field(default_factory=dict)
-    """Against the network it came from: `requests` compared and the largest difference, `max_abs`."""
+    """How the answers may differ: `requests` compared and the largest difference to the network, `max_abs`.
+
+    A file that rounds activations also says how its own answers may vary between machines: at least `min_agreement`
+    equal labels and at most `max_total_variation` on average (see `graph2mlp.export.parity`).
+    """
+    quantized: tuple[QuantizedTensor, ...] = ()
+    """The constants that are not stored in float32."""
+    gate: GateInfo | None = None
+    """Absent in bundles made before there was a gate."""
     versions: dict[str, str] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
     files: dict[str, FileEntry] = field(default_factory=dict)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from graph2mlp.errors import BundleError, Graph2MLPError, ParityError, RequestError
 from graph2mlp.export.bundle import Bundle, open_bundle
 from graph2mlp.export.calls import CHUNK, OUTPUTS, RUN_OPTIONS, PreparedCall, chunks_of
-from graph2mlp.export.parity import ATOL, compare_logits
+from graph2mlp.export.parity import ATOL, ROUNDED, check_rounded, compare_logits
 from graph2mlp.export.requests import PAD, Floats, Ints, Requests
 
 __all__ = ["Prediction", "Predictor", "PreparedCall", "SelfCheck", "main"]
@@ -45,9 +45,12 @@ class SelfCheck:
     max_abs: float
     accuracy: float | None
     """On the sample's requests whose true label is known."""
+    network_accuracy: float | None = None
+    """Of the network before its numbers were rounded, on the same requests; None when the file is the network."""
 
     def summary(self) -> str:
         accuracy = "" if self.accuracy is None else f", accuracy on them {self.accuracy:.1%}"
+        accuracy += "" if self.network_accuracy is None else f" (network {self.network_accuracy:.1%})"
         return f"{self.path}: ok, {self.requests} requests agree (largest difference {self.max_abs:.1e}){accuracy}"
 
 
@@ -128,18 +131,30 @@ class Predictor:
         except RequestError as error:
             raise BundleError(f"{self.bundle.path}: sample.npz does not fit the model: {error}") from None
         what = f"{self.bundle.path}: the model on this machine"
-        if any(len(sample[name]) != len(answer) for name in ("logits", "labels", "y")):
+        given = ("logits", "labels", "y")
+        other = sample.get("network_logits", answer.logits).shape != answer.logits.shape
+        if other or any(len(sample[name]) != len(answer) for name in given):
             raise BundleError(f"{self.bundle.path}: the arrays of sample.npz differ in length. Export it again.")
-        difference = compare_logits(sample["logits"], answer.logits, atol=ATOL, what=what)
-        if (other := int((sample["labels"] != answer.labels).sum())) > difference.ties:
-            raise ParityError(f"{what} gives another label for {other} of {len(answer)} sample requests.")
+        max_abs = self._compare(sample, answer, what)
         known = sample["y"] >= 0
+        right, network = ((labels == sample["y"])[known] for labels in (answer.labels, _network_labels(sample)))
         return SelfCheck(
             path=str(self.bundle.path),
             requests=len(answer),
-            max_abs=difference.max_abs,
-            accuracy=float((answer.labels == sample["y"])[known].mean()) if known.any() else None,
+            max_abs=max_abs,
+            accuracy=float(right.mean()) if known.any() else None,
+            network_accuracy=float(network.mean()) if known.any() and "network_logits" in sample else None,
         )
+
+    def _compare(self, sample: dict[str, NDArray[Any]], answer: Prediction, what: str) -> float:
+        """The largest difference to the expected logits, if it is within what this kind of file may show."""
+        tolerance = {name: self.manifest.parity[name] for name in ROUNDED if name in self.manifest.parity}
+        if len(tolerance) == len(ROUNDED):
+            return check_rounded(sample["logits"], answer.logits, tolerance, what=what).max_abs
+        difference = compare_logits(sample["logits"], answer.logits, atol=ATOL, what=what)
+        if (other := int((sample["labels"] != answer.labels).sum())) > difference.ties:
+            raise ParityError(f"{what} gives another label for {other} of {len(answer)} sample requests.")
+        return difference.max_abs
 
     def _features(self, requests: Requests) -> dict[str, NDArray[Any]]:
         width = self.manifest.features
@@ -198,6 +213,12 @@ def _session(bundle: Bundle, threads: int) -> ort.InferenceSession:
     if names != wanted:
         raise BundleError(f"{bundle.path}: the model has inputs and outputs {names}, bundle.json says {wanted}.")
     return session
+
+
+def _network_labels(sample: dict[str, NDArray[Any]]) -> NDArray[Any]:
+    """What the network said before rounding; a file that rounds nothing only keeps one set of answers."""
+    labels: NDArray[Any] = sample.get("network_logits", sample["logits"]).argmax(1)
+    return labels
 
 
 def _check_finite(name: str, values: Floats) -> None:

@@ -28,7 +28,7 @@ from graph2mlp.students.base import Student
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["DeployedStudent", "OnnxModel", "deploy_module", "to_onnx"]
+__all__ = ["DeployedStudent", "OnnxModel", "deploy_module", "store_model", "to_onnx"]
 
 EXTERNAL_DATA_FROM = 1_500_000_000
 """Bytes of weights from which they go beside the model: one protobuf message ends at 2 GB."""
@@ -144,10 +144,21 @@ def to_onnx(
         )
     assert program is not None
     model = _clean(program.model_proto)
-    size = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
-    files = _external(model, scratch) if size > external_from else {MODEL: model.SerializeToString()}
+    files = store_model(model, scratch, external_from=external_from)
     operators = tuple(node.op_type for node in model.graph.node)
     return OnnxModel(files=files, inputs=inputs, outputs=outputs, operators=operators)
+
+
+def store_model(
+    model: onnx.ModelProto, scratch: Path | None, *, external_from: int = EXTERNAL_DATA_FROM
+) -> dict[str, bytes | Path]:
+    """The files of a model: one, or two in the folder `scratch` when the weights exceed `external_from` bytes.
+
+    Raises:
+        BundleError: the weights need a folder and none is given.
+    """
+    size = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+    return _external(model, scratch) if size > external_from else {MODEL: model.SerializeToString()}
 
 
 def _input_specs(student: Student, table: StructureTable | None, sparse: bool) -> tuple[TensorSpec, ...]:

@@ -13,6 +13,7 @@ import typer
 
 from graph2mlp import __version__
 from graph2mlp.errors import ConfigError, Graph2MLPError, require
+from graph2mlp.export.presets import MAX_DROP, PRESETS
 
 __all__ = ["app"]
 
@@ -164,10 +165,16 @@ def methods(name: Annotated[str | None, typer.Argument(help="Show this method's 
 def export(
     run: Annotated[Path, typer.Argument(help="A finished run folder.")],
     onnx: Annotated[bool, typer.Option("--onnx", help="Write an ONNX bundle (the only form so far).")] = False,
-    preset: Annotated[str, typer.Option(help="How numbers are stored: fp32.")] = "fp32",
+    preset: Annotated[
+        str, typer.Option(help=f"How numbers are stored: {', '.join(PRESETS)}; auto keeps the fastest here.")
+    ] = "fp32",
     features: Annotated[
         Features, typer.Option(help="Form of the features in a request; auto follows the graph.")
     ] = Features.auto,
+    max_drop: Annotated[
+        float, typer.Option(help="Points of validation accuracy the file may lose against the network.")
+    ] = MAX_DROP,
+    batch: Annotated[str, typer.Option(help="Requests per call that --preset auto measures at.")] = "1,64",
     out: Annotated[Path | None, typer.Option(help="Bundle folder, or a .zip file. Default: RUN/bundle.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
 ) -> None:
@@ -178,9 +185,13 @@ def export(
         require("torch", extra="distill", purpose="graph2mlp export")
         from graph2mlp.export.deploy import export_run
         from graph2mlp.run import open_run
+        from graph2mlp.summary import preset_table
 
-        opened = open_run(run)
-        summary = export_run(opened, out=out or run / "bundle", preset=preset, features=features.value, force=force)
+        how: dict[str, Any] = {"preset": preset, "features": features.value, "force": force}
+        how |= {"max_drop": max_drop, "batches": _sizes(batch)}
+        summary = export_run(open_run(run), out=out or run / "bundle", **how)
+        if summary.choice is not None:
+            _show(preset_table(summary.choice))
         typer.echo(summary.summary())
 
 

@@ -58,12 +58,18 @@ def _bundle(path: Path) -> tuple[str, Rows]:
     inputs = ", ".join(f"{spec.name} [{', '.join(map(str, spec.shape))}] {spec.dtype}" for spec in about.inputs)
     student = ", ".join(f"{key} {value}" for key, value in asdict(about.student).items())
     metrics = ", ".join(f"{name} {100 * value:.2f} %" for name, value in about.metrics.items())
+    stored = [
+        f"{one.name} [{', '.join(map(str, one.shape))}] as {one.form}, {one.bytes / 1024:.0f} KiB"
+        for one in about.quantized
+    ]
     return f"Bundle {path}", [
         ["task", f"{about.task}, {len(about.class_names)} classes"],
         ["regime", about.regime],
         ["student", student],
         ["inputs", inputs],
         ["preset", about.preset],
+        ["stored smaller", "; ".join(stored) or "nothing"],
+        ["gate", about.gate.summary() if about.gate else "not measured"],
         ["accuracy of this file", metrics],
         ["size", f"{bundle.size / 1024:.0f} KiB"],
         ["checksums", "intact"],

@@ -10,9 +10,10 @@ from rich.table import Table
 from graph2mlp.console import table
 
 if TYPE_CHECKING:
+    from graph2mlp.export.auto import Choice
     from graph2mlp.latency_rows import Row
 
-__all__ = ["latency_table", "result_line", "result_table"]
+__all__ = ["latency_table", "preset_table", "result_line", "result_table"]
 
 _SETTINGS = ("test", "tran", "ind", "prod", "cold")
 
@@ -84,6 +85,27 @@ def latency_table(rows: Sequence[Row]) -> Table:
         note += "\n* others used the machine: wall clock was over 1.1 times the CPU time"
     columns = ["", "batch", "n", "p50", "p95", "p99", "CPU", "faster", "KiB", "acc"]
     return table("Latency, us per call", columns, cells, note=note)
+
+
+def preset_table(choice: Choice) -> Table:
+    """What every preset costs and keeps on this machine, which one was kept, and why."""
+    from graph2mlp.measure import environment
+
+    batches = sorted({batch for trial in choice.trials for batch in trial.latency})
+    cells = []
+    notes = [f"kept: {choice.reason}"]
+    for trial in choice.trials:
+        times = [f"{trial.latency[batch].p50_us:.1f}" if batch in trial.latency else "-" for batch in batches]
+        kept = trial.preset == choice.winner.preset.name
+        status = "kept" if kept else trial.status if trial.passed else "refused"
+        size = "-" if trial.bytes is None else f"{trial.bytes / 1024:.0f}"
+        shares = ["-" if value is None else f"{100 * value:.2f}" for value in (trial.accuracy, trial.agreement)]
+        cells.append([trial.preset, *times, size, *shares, status])
+        if not trial.passed:
+            notes.append(f"{trial.preset}: {trial.status}")
+    notes.append(f"p50 in us per call, one thread, {environment()['cpu']}; took {choice.seconds:.1f} s")
+    columns = ["preset", *(f"batch {batch}" for batch in batches), "KiB", "val acc", "agree %", ""]
+    return table("Presets on this machine", columns, cells, note="\n".join(notes))
 
 
 def _microseconds(value: float | None) -> str:

@@ -115,6 +115,27 @@ def test_export_refuses(run: Path, tmp_path: Path) -> None:
     assert invoke("export", run).exit_code == 2  # the form must be named
 
 
+def test_presets_from_the_command_line(run: Path, requests: Path, tmp_path: Path) -> None:
+    """Export, inspect and predict with a preset; auto shows a row per preset; limits out of range are one line."""
+    out = tmp_path / "small"
+    done = invoke("export", run, "--onnx", "--preset", "fp16", "--max-drop", "30", "--out", out)
+    assert done.exit_code == 0, done.output
+    assert "validation accuracy" in done.stdout
+    shown = invoke("inspect", out)
+    assert "fp16" in shown.stdout
+    assert "same label for" in " ".join(shown.stdout.split())
+    assert invoke("predict", out, requests).exit_code == 0
+    how = ["--preset", "auto", "--max-drop", "30", "--batch", "2", "--out", tmp_path / "fastest"]
+    auto = invoke("export", run, "--onnx", *how)
+    assert auto.exit_code == 0, auto.output
+    for part in ("int8-static", "fp16", "kept:", "took"):
+        assert part in auto.stdout
+    wrong = tmp_path / "wrong"
+    assert_one_line_error(invoke("export", run, "--onnx", "--max-drop", "nan", "--out", wrong), "--max-drop")
+    assert invoke("export", run, "--onnx", "--preset", "auto", "--batch", "x", "--out", wrong).exit_code == 2
+    assert not wrong.exists()
+
+
 def test_bench_writes_its_rows(run: Path, tmp_path: Path) -> None:
     """Both files hold what the table shows, with the teacher beside the bundle."""
     files = ["--json", tmp_path / "b.json", "--csv", tmp_path / "b.csv"]
