@@ -19,6 +19,7 @@ from graph2mlp.data.graph import HIDDEN_LABEL, GraphData
 from graph2mlp.errors import BundleError, ConfigError, suggest
 from graph2mlp.export.bundle import (
     MODEL,
+    NODES,
     SAMPLE,
     Bundle,
     BundleManifest,
@@ -116,6 +117,8 @@ def export_run(
         parity = check_parity(student, table, model.files[MODEL], requests)
         draft = _manifest(run, graph, student, table, model, chosen, parity)
         files = {**model.files, SAMPLE: _sample_file(student, table, graph, requests, sample_ids, sparse)}
+        if table is not None and graph.names is not None:
+            files[NODES] = _names_file(graph.names)
         predictor = Predictor(Bundle(path=out, manifest=draft, contents=files))
         predictor.self_check()
         metrics, torch_metrics = _accuracy(predictor, student, table, graph, run.config.setting)
@@ -180,6 +183,15 @@ def _sample_file(
         arrays["x"] = requests.dense(graph.num_features)
     if requests.neighbors is not None:
         arrays["neighbors"] = requests.neighbors
+    return _npz(**arrays)
+
+
+def _names_file(names: np.ndarray) -> bytes:
+    """`nodes.npz`, so that a request can name a node's neighbours as the user does."""
+    return _npz(names=names)
+
+
+def _npz(**arrays: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()

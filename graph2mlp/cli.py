@@ -74,7 +74,13 @@ def main(
 
 @app.command()
 def distill(
-    graph: Annotated[str, typer.Argument(help="digits, cpf:cora, planetoid:Cora, amazon:Photo, ..., or an .npz file.")],
+    graph: Annotated[
+        str,
+        typer.Argument(
+            help="digits, cpf:cora, planetoid:Cora, amazon:Photo, ..., or your own: an .npz file, PyG's Data in a .pt "
+            "file, a folder with nodes.csv and edges.csv (or .parquet)."
+        ),
+    ],
     method: Annotated[str | None, typer.Option(help="mlp, glnn, nosmog or gsdn; see 'graph2mlp methods'.")] = None,
     teacher: Annotated[
         str | None, typer.Option(help="sage, gcn, gat or appnp; several joined by + are an ensemble.")
@@ -88,6 +94,9 @@ def distill(
     root: Annotated[
         Path | None, typer.Option(help="Folder of raw files. Default: $GRAPH2MLP_DATA, else ./data.")
     ] = None,
+    undirected: Annotated[
+        bool, typer.Option("--undirected", help="Your graph stores each edge once: add the other direction.")
+    ] = False,
     knowledge: Annotated[
         list[Path] | None, typer.Option(help="Knowledge file of a teacher trained elsewhere; repeat for several.")
     ] = None,
@@ -121,6 +130,7 @@ def distill(
             setting=setting.value if setting else None,
             seed=seed,
             root=str(root) if root else None,
+            undirected=undirected or None,
             file=config,
             overrides=set_ or (),
         )
@@ -263,8 +273,8 @@ def _sizes(text: str) -> list[int]:
 
 
 def _run_name(graph: str, method: str) -> str:
-    """`cpf:cora` and `data/mine.npz` as parts of a folder's name."""
-    return f"{Path(graph).stem if Path(graph).suffix else graph}-{method}".replace(":", "-").replace("/", "-")
+    """`cpf:cora`, `data/mine.npz` and `data/folder` as parts of a folder's name."""
+    return f"{Path(graph).stem}-{method}".replace(":", "-")
 
 
 def _show(thing: Any) -> None:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from graph2mlp.data.datasets import dataset_names, is_graph_path
 from graph2mlp.errors import ConfigError, suggest
 from graph2mlp.losses.extra import LossConfig
 from graph2mlp.methods import METHODS, method_class
@@ -56,6 +57,8 @@ class RunConfig:
     student: StudentConfig
     train: TrainConfig
     loss: LossConfig
+    undirected: bool = False
+    """Whether the missing direction of each edge of the user's file is added."""
     hyper: Method
     """The method's own settings; the table named like the method in a file."""
 
@@ -64,6 +67,8 @@ class RunConfig:
         top = {key: getattr(self, key) for key in ("graph", "method", "setting", "seed")}
         if self.root is not None:
             top["root"] = self.root
+        if self.undirected:
+            top["undirected"] = True
         groups = {name: asdict(getattr(self, name)) for name in _GROUPS}
         return {**top, **groups, self.method: asdict(self.hyper)}
 
@@ -81,7 +86,7 @@ _GROUPS: Mapping[str, type] = {
     "train": TrainConfig,
     "loss": LossConfig,
 }
-_TOP = ("graph", "method", "setting", "seed", "root")
+_TOP = ("graph", "method", "setting", "seed", "root", "undirected")
 
 
 def resolve_config(
@@ -92,6 +97,7 @@ def resolve_config(
     setting: str | None = None,
     seed: int | None = None,
     root: str | None = None,
+    undirected: bool | None = None,
     file: Path | None = None,
     overrides: Sequence[str] = (),
 ) -> RunConfig:
@@ -102,7 +108,8 @@ def resolve_config(
     """
     given: dict[str, Any] = _read_toml(file) if file else {}
     arguments = {"graph": graph, "method": method, "setting": setting, "seed": seed, "root": root}
-    top: dict[str, Any] = {"method": "nosmog", "setting": "transductive", "seed": 0, "root": None}
+    arguments["undirected"] = undirected
+    top: dict[str, Any] = {"method": "nosmog", "setting": "transductive", "seed": 0, "root": None, "undirected": False}
     top |= {key: given.pop(key) for key in _TOP if key in given}
     top |= {key: value for key, value in arguments.items() if value is not None}
     if not isinstance(top.get("graph"), str):
@@ -115,8 +122,13 @@ def resolve_config(
         raise ConfigError(f"seed must be a whole number from 0 to {2**32 - 1} (got {top['seed']!r})")
     if top["root"] is not None and not isinstance(top["root"], str):
         raise ConfigError(f"root must be a folder's name (got {top['root']!r})")
+    if not isinstance(top["undirected"], bool):
+        raise ConfigError(f"undirected must be true or false (got {top['undirected']!r})")
+    own = top["graph"] not in dataset_names() and is_graph_path(top["graph"])
+    if top["undirected"] and not own:
+        raise ConfigError(f"--undirected is for a graph of your own; '{top['graph']}' is undirected as it comes.")
     # As typed they would mean another place when the run is opened from another folder.
-    if Path(top["graph"]).suffix:
+    if own:
         top["graph"] = str(Path(top["graph"]).resolve())
     if top["root"] is not None:
         top["root"] = str(Path(top["root"]).resolve())

@@ -34,7 +34,8 @@ SCHEMA = 1
 
 def run_graph(config: RunConfig) -> GraphData:
     """The full graph of a run, with the split of its seed and setting."""
-    graph = load_graph(config.graph, root=Path(config.root) if config.root else None, seed=config.seed)
+    root = Path(config.root) if config.root else None
+    graph = load_graph(config.graph, root=root, seed=config.seed, undirected=config.undirected)
     if config.setting == "production":
         graph = replace(graph, split=production_split(graph.split, config.seed))
     return graph
