@@ -249,12 +249,15 @@ def predict(
 
 
 @app.command()
-def inspect(path: Annotated[Path, typer.Argument(help="A graph, knowledge file, run or bundle.")]) -> None:
-    """Say what a file or folder is, what is in it, and whether it is intact."""
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A graph (name, file or folder), knowledge file, run or bundle.")],
+    root: Annotated[Path | None, typer.Option(help="Folder of raw files, for a graph known by name.")] = None,
+) -> None:
+    """Say what a file or folder is, what is in it, and whether it is intact; of a graph also what that means."""
     with _one_line_errors():
         from graph2mlp.inspection import describe
 
-        title, rows = describe(path)
+        title, rows = describe(path, root=root)
         from graph2mlp.console import table
 
         listing = table(title, ["", ""], rows)

@@ -25,7 +25,7 @@ LAYERS = [
     {"training"},
     {"teachers", "methods.*"},
     {"config", "cards", "evaluation", "run", "summary"},
-    {"distill", "seeds", "export", "inspection", "latency", "latency_teacher"},
+    {"distill", "seeds", "export", "graph_facts", "inspection", "latency", "latency_teacher"},
     {"cli", "demo"},
 ]
 
