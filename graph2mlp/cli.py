@@ -13,6 +13,7 @@ import typer
 
 from graph2mlp import __version__
 from graph2mlp.errors import ConfigError, Graph2MLPError, require
+from graph2mlp.options import GraphName, KnowledgeFiles, TeacherModule, TeacherWeights
 
 __all__ = ["app"]
 
@@ -74,13 +75,7 @@ def main(
 
 @app.command()
 def distill(
-    graph: Annotated[
-        str,
-        typer.Argument(
-            help="digits, cpf:cora, planetoid:Cora, amazon:Photo, ..., or your own: an .npz file, PyG's Data in a .pt "
-            "file, a folder with nodes.csv and edges.csv (or .parquet)."
-        ),
-    ],
+    graph: GraphName,
     method: Annotated[str | None, typer.Option(help="mlp, glnn, nosmog or gsdn; see 'graph2mlp methods'.")] = None,
     teacher: Annotated[
         str | None, typer.Option(help="sage, gcn, gat or appnp; several joined by + are an ensemble.")
@@ -97,9 +92,9 @@ def distill(
     undirected: Annotated[
         bool, typer.Option("--undirected", help="Your graph stores each edge once: add the other direction.")
     ] = False,
-    knowledge: Annotated[
-        list[Path] | None, typer.Option(help="Knowledge file of a teacher trained elsewhere; repeat for several.")
-    ] = None,
+    knowledge: KnowledgeFiles = None,
+    teacher_module: TeacherModule = None,
+    teacher_weights: TeacherWeights = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="GROUP.KEY=VALUE", help="Change one setting; repeatable.")
     ] = None,
@@ -121,6 +116,8 @@ def distill(
             raise ConfigError(f"Cannot train on device '{device}': this version trains on the CPU. Use --device cpu.")
         if resume and force:
             raise typer.BadParameter("give --resume or --force, not both")
+        if teacher is not None and (teacher_module or teacher_weights):
+            raise typer.BadParameter("give --teacher or a teacher of your own, not both")
         if seed is not None and seeds is not None:
             raise typer.BadParameter("give --seed or --seeds, not both")
         settings = resolve_config(
@@ -131,6 +128,8 @@ def distill(
             seed=seed,
             root=str(root) if root else None,
             undirected=undirected or None,
+            teacher_module=teacher_module,
+            teacher_weights=str(teacher_weights) if teacher_weights else None,
             file=config,
             overrides=set_ or (),
         )
@@ -203,6 +202,8 @@ def bench(
     against: Annotated[
         Path | None, typer.Option(help="The run the bundle came from: adds its teacher, neighbour fetch included.")
     ] = None,
+    teacher_module: TeacherModule = None,
+    teacher_weights: TeacherWeights = None,
     json: Annotated[
         Path | None, typer.Option("--json", help="Write the rows, and what was measured on, as JSON.")
     ] = None,
@@ -219,7 +220,8 @@ def bench(
             require("torch", extra="distill", purpose="graph2mlp bench --against")
             from graph2mlp.run import open_run
 
-            run = open_run(against)
+            code = teacher_module or (str(teacher_weights.resolve()) if teacher_weights else "")
+            run = open_run(against, allowed_code=code)
         rows = bench_bundle(bundle, batches=_sizes(batch), threads=threads, seconds=seconds, against=run)
         if json is not None:
             write_bench_json(json, rows, bundle=bundle)

@@ -98,10 +98,15 @@ def resolve_config(
     seed: int | None = None,
     root: str | None = None,
     undirected: bool | None = None,
+    teacher_module: str | None = None,
+    teacher_weights: str | None = None,
     file: Path | None = None,
     overrides: Sequence[str] = (),
+    trusted: bool = False,
 ) -> RunConfig:
     """Settings from all sources; arguments that are not None win over the file.
+
+    A file cannot name code to run (a teacher's module or program) unless it is `trusted` not to be acted upon.
 
     Raises:
         ConfigError: a name is unknown, or a value is of the wrong type or out of range; all problems in one message.
@@ -140,6 +145,7 @@ def resolve_config(
             tree[name] |= values
     if teacher is not None:
         tree["teacher"]["name"] = teacher
+    _own_teacher(tree["teacher"], {"module": teacher_module, "weights": teacher_weights}, given, trusted)
     problems: list[str] = []
     built: dict[str, Any] = {name: _build(types[name], name, values, problems) for name, values in tree.items()}
     if built["loss"] is not None and built["loss"].used and not cls.needs_teacher:
@@ -156,7 +162,29 @@ def resolve_config(
 
 def load_config(path: Path) -> RunConfig:
     """Read the `config.toml` of a run."""
-    return resolve_config(file=path)
+    return resolve_config(file=path, trusted=True)
+
+
+def _own_teacher(
+    teacher: dict[str, Any], named: Mapping[str, str | None], given: Mapping[str, Any], trusted: bool
+) -> None:
+    """Put the user's own teacher into the settings `teacher`, and make sure that the user has named the code."""
+    code = given.get("teacher", {})
+    for key, value in named.items():
+        if value is not None:
+            teacher[key] = value
+        elif (
+            not trusted
+            and code.get(key)
+            and teacher.get(key) == code[key]
+            and (key == "module" or not code.get("module"))
+        ):
+            raise ConfigError(
+                f"The settings file names code to run (teacher.{key} = '{code[key]}'). Name it yourself to run it: "
+                f"--teacher-{key} {code[key]}"
+            )
+    if isinstance(teacher.get("weights"), str) and teacher["weights"]:
+        teacher["weights"] = str(Path(teacher["weights"]).resolve())
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

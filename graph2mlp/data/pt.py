@@ -30,7 +30,7 @@ _CONTAINERS = [
 _REMEDY = "Save it with torch.save(Data(x=..., edge_index=..., y=...), FILE), tensors only."
 
 
-def safe_torch_load(path: Path, allowed: list[Any] | None = None) -> Any:
+def safe_torch_load(path: Path, allowed: list[Any] | None = None, *, remedy: str = _REMEDY) -> Any:
     """What `torch.save` wrote, if it is made of tensors, plain containers and classes in `allowed`; on the CPU.
 
     Raises:
@@ -42,7 +42,7 @@ def safe_torch_load(path: Path, allowed: list[Any] | None = None) -> Any:
     except FileNotFoundError:
         raise DataError(f"No such file: {path}.") from None
     except pickle.UnpicklingError as error:
-        raise DataError(f"{path} was not opened: {_refusal(str(error))}") from None
+        raise DataError(f"{path} was not opened: {_refusal(str(error), remedy)}") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
     except (
@@ -87,10 +87,10 @@ def _single_graph(held: Any, path: Path) -> Any:
     return held
 
 
-def _refusal(message: str) -> str:
+def _refusal(message: str, remedy: str) -> str:
     """What torch would have had to execute, out of its long message."""
     for mark in ("Unsupported global: GLOBAL ", "Unsupported class "):
         if mark in message:
             name = message.split(mark)[1].split()[0]
-            return f"to read it, {name} from the file would have to be run, which may do anything. {_REMEDY}"
-    return f"it is not made of tensors and plain containers, or is damaged. {_REMEDY}"
+            return f"to read it, {name} from the file would have to be run, which may do anything. {remedy}"
+    return f"it is not made of tensors and plain containers, or is damaged. {remedy}"
