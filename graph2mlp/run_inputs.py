@@ -10,7 +10,7 @@ import torch
 
 from graph2mlp.config import RunConfig
 from graph2mlp.data.graph import GraphData
-from graph2mlp.errors import ConfigError, KnowledgeError
+from graph2mlp.errors import ConfigError, DataError, KnowledgeError
 from graph2mlp.run import run_graph
 from graph2mlp.teachers.extract import extract_knowledge
 from graph2mlp.teachers.files import as_logits, check_teaches, read_knowledge
@@ -42,6 +42,7 @@ def read_inputs(config: RunConfig, files: Sequence[Path] = ()) -> Inputs:
         raise ConfigError("Give --knowledge or a teacher of your own (--teacher-module, --teacher-weights), not both.")
     graph = run_graph(config)
     observed = graph.observed()
+    _check_classes(graph)
     if config.teacher.own and config.hyper.needs_teacher:
         return _own_inputs(config, graph, observed)
     knowledge = tuple(read_knowledge(file, graph) for file in files)
@@ -58,6 +59,16 @@ def read_inputs(config: RunConfig, files: Sequence[Path] = ()) -> Inputs:
                 "may be test labels here. Use the same graph, seed and setting, or extract it again."
             )
     return Inputs(graph, observed, knowledge)
+
+
+def _check_classes(graph: GraphData) -> None:
+    sizes = torch.bincount(graph.y[graph.split.train], minlength=graph.num_classes)
+    if bool((sizes == 0).any()):
+        names = ", ".join(f"'{graph.class_names[int(c)]}'" for c in torch.nonzero(sizes == 0)[:3])
+        raise DataError(
+            f"Graph '{graph.name}': {int((sizes == 0).sum())} of {graph.num_classes} classes ({names}) have no "
+            "training node, so nothing can learn them. Put nodes of each class into train, or label them -1 (unknown)."
+        )
 
 
 def _own_inputs(config: RunConfig, graph: GraphData, observed: GraphData) -> Inputs:

@@ -6,7 +6,7 @@ csv needs numpy and the standard library only, and is read in blocks, so that te
 from __future__ import annotations
 
 import csv
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -44,8 +44,7 @@ class Columns:
         for name in names:
             if name in self.words:
                 return name
-        there = ", ".join([*self.words, *_shortened(self.number_names)]) or "nothing"
-        raise DataError(f"{self.path} has no column '{names[0]}' (it has: {there}). Add it, or rename the right one.")
+        raise _missing(self.path, names[0], [*self.words, *self.number_names])
 
 
 def find_table(folder: Path, stem: str) -> Path:
@@ -63,8 +62,12 @@ def find_table(folder: Path, stem: str) -> Path:
     return found[0]
 
 
-def read_columns(path: Path, words: Collection[str]) -> Columns:
+def read_columns(
+    path: Path, words: Collection[str], *, needs: Collection[Sequence[str]] = (), others: bool = True
+) -> Columns:
     """Read a table whose columns named in `words`, where there, hold names; all others must hold numbers.
+
+    Of each group in `needs` one column must be there. Without `others`, columns of numbers are named, not read.
 
     Of parquet, a column of lists of equal length counts as that many columns.
 
@@ -73,7 +76,8 @@ def read_columns(path: Path, words: Collection[str]) -> Columns:
         MissingExtraError: a parquet file, and pyarrow is not installed.
     """
     try:
-        return _read_parquet(path, words) if path.suffix == ".parquet" else _read_csv(path, words)
+        read = _read_parquet if path.suffix == ".parquet" else _read_csv
+        return read(path, words, needs, others)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
 
@@ -91,15 +95,17 @@ def positions_of(wanted: NDArray[Any], names: NDArray[Any]) -> NDArray[np.int64]
     return np.where(names[found] == wanted, found, -1) if len(names) else np.full(len(wanted), -1)
 
 
-def _read_csv(path: Path, words: Collection[str]) -> Columns:
+def _read_csv(path: Path, words: Collection[str], needs: Collection[Sequence[str]], others: bool) -> Columns:
     with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a mark in front
         rows = csv.reader(file, skipinitialspace=True)
         try:
             header = [name.strip() for name in next(rows, [])]
             if doubled := {name for name in header if header.count(name) > 1}:
                 raise DataError(f"{path}: the column '{sorted(doubled)[0]}' comes twice. Rename one of them.")
+            _check_header(path, header, needs)
             named = [index for index, name in enumerate(header) if name in words]
-            plain = [index for index, name in enumerate(header) if name not in words]
+            rest = [index for index, name in enumerate(header) if name not in words]
+            plain = rest if others else []
             word_blocks: list[list[NDArray[Any]]] = [[] for _ in named]
             blocks: list[NDArray[np.float32]] = []
             for line, block in _blocks(rows, len(header), path):
@@ -111,7 +117,7 @@ def _read_csv(path: Path, words: Collection[str]) -> Columns:
             raise DataError(f"{path} is not a csv file in UTF-8 ({error}). Save it again as comma-separated.") from None
     columns = {header[index]: _joined(word_blocks[place]) for place, index in enumerate(named)}
     numbers = np.concatenate(blocks) if blocks else np.empty((0, len(plain)), np.float32)
-    return Columns(path, columns, numbers, tuple(header[index] for index in plain))
+    return Columns(path, columns, numbers, tuple(header[index] for index in rest))
 
 
 def _blocks(rows: Iterator[list[str]], width: int, path: Path) -> Iterator[tuple[int, list[list[str]]]]:
@@ -175,13 +181,20 @@ def _joined(blocks: list[NDArray[Any]]) -> NDArray[Any]:
     return np.concatenate(blocks)
 
 
-def _read_parquet(path: Path, words: Collection[str]) -> Columns:
+def _read_parquet(path: Path, words: Collection[str], needs: Collection[Sequence[str]], others: bool) -> Columns:
     parquet = require("pyarrow.parquet", extra="tables", purpose="Reading parquet")
     arrow = require("pyarrow", extra="tables", purpose="Reading parquet")
     try:
         table = parquet.read_table(path)
-    except (arrow.ArrowException, ValueError, OSError) as error:
-        raise DataError(f"{path} is not a parquet file ({str(error).splitlines()[0]}). Write it again.") from None
+        _check_header(path, table.column_names, needs)
+        return _parquet_columns(arrow.types, table, path, words, others)
+    except (arrow.ArrowException, ValueError, OSError, OverflowError, MemoryError) as error:
+        # Damage inside a page shows only when its cells are taken out.
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise DataError(f"{path} is not a parquet file, or is damaged ({reason}). Write it again.") from None
+
+
+def _parquet_columns(types: Any, table: Any, path: Path, words: Collection[str], others: bool) -> Columns:
     columns: dict[str, NDArray[Any]] = {}
     numbers: list[NDArray[np.float32]] = []
     names: list[str] = []
@@ -190,8 +203,10 @@ def _read_parquet(path: Path, words: Collection[str]) -> Columns:
             raise DataError(f"{path}: the column '{name}' comes twice. Rename one of them.")
         if name in words:
             columns[name] = _parquet_words(chunked, name, path)
+        elif not others:
+            names.append(name)
         else:
-            block = _parquet_numbers(arrow.types, chunked, name, path)
+            block = _parquet_numbers(types, chunked, name, path)
             numbers.append(block)
             names += [name] if block.shape[1] == 1 else [f"{name}[{i}]" for i in range(block.shape[1])]
     joined = np.concatenate(numbers, axis=1) if numbers else np.empty((table.num_rows, 0), np.float32)
@@ -229,5 +244,14 @@ def _parquet_numbers(types: Any, chunked: Any, name: str, path: Path) -> NDArray
     return column
 
 
-def _shortened(names: tuple[str, ...]) -> list[str]:
-    return list(names) if len(names) <= 8 else [*names[:4], "...", names[-1]]
+def _check_header(path: Path, header: Sequence[str], needs: Collection[Sequence[str]]) -> None:
+    """Before any cell is read: a column of another name would be taken for a feature that is no number."""
+    for names in needs:
+        if not set(names) & set(header):
+            raise _missing(path, names[0], header)
+
+
+def _missing(path: Path, name: str, header: Sequence[str]) -> DataError:
+    shown = list(header) if len(header) <= 8 else [*header[:6], "...", header[-1]]
+    there = ", ".join(shown) or "nothing"
+    return DataError(f"{path} has no column '{name}' (it has: {there}). Add it, or rename the right one.")

@@ -39,8 +39,9 @@ def read_folder(folder: Path, seed: int, *, undirected: bool = False) -> GraphDa
         DataError: a table or column is missing, an id comes twice, or an edge names a node that is not there.
         MissingExtraError: a parquet file, and pyarrow is not installed.
     """
-    nodes = read_columns(find_table(folder, "nodes"), _NODE_WORDS)
-    edges = read_columns(find_table(folder, "edges"), tuple(name for names in _ENDS for name in names))
+    nodes_file, edges_file = find_table(folder, "nodes"), find_table(folder, "edges")
+    nodes = read_columns(nodes_file, _NODE_WORDS, needs=[("label", "y")])
+    edges = read_columns(edges_file, [name for names in _ENDS for name in names], needs=_ENDS, others=False)
     label = nodes.first("label", "y")
     if not nodes.number_names:
         there = ", ".join(nodes.words)
@@ -89,8 +90,9 @@ def _ends(edges: Columns, names: tuple[str, ...], ids: NDArray[Any], nodes: Path
     found = positions_of(wanted, ids)
     if bool((found < 0).any()):
         row = int(np.nonzero(found < 0)[0][0])
+        name, known = str(wanted[row])[:40], str(ids[0])[:40] if len(ids) else ""
         raise DataError(
-            f"{edges.path}, row {row + 1}: {column} '{wanted[row]}' is no id of {nodes} (ids look like '{ids[0]}'; "
+            f"{edges.path}, row {row + 1}: {column} '{name}' is no id of {nodes} (ids look like '{known}'; "
             f"{int((found < 0).sum())} such edges). Add the node, or remove the edge."
         )
     return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import tokenize
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -18,7 +20,13 @@ from graph2mlp.data.graph import GraphData
 from graph2mlp.data.splits import Split, per_class_split
 from graph2mlp.errors import DataError
 
-__all__ = ["DENSE_FROM", "RawGraph", "read_graph", "read_raw", "save_graph"]
+__all__ = ["DENSE_FROM", "UNREADABLE", "RawGraph", "read_graph", "read_raw", "save_graph"]
+
+UNREADABLE = (
+    OSError, ValueError, TypeError, KeyError, EOFError, SyntaxError, MemoryError, OverflowError, RuntimeError,
+    NotImplementedError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What numpy raises, without unpickling, on `.npy` and `.npz` files that are damaged or something else."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,8 +87,9 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
                 except ValueError as error:
                     if "Object arrays" not in str(error):
                         raise
-    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise DataError(f"{path} is not a readable .npz file ({error}). Save it again with numpy.savez.") from None
+    except UNREADABLE as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path} is not a readable .npz file ({reason}). Save it again with numpy.savez.") from None
     return arrays
 
 
@@ -101,7 +110,7 @@ def read_raw(path: Path) -> RawGraph:
         raise DataError(f"{path} has no node features (attr_data or attr_matrix).")
     labels = whole_labels(arrays["labels"], "labels", str(path))
     count = class_count(labels, str(path))
-    names = tuple(str(name) for name in arrays.get("class_names", ()))
+    names = tuple(str(name) for name in np.ravel(arrays.get("class_names", ())))
     return RawGraph(_csr(arrays, "adj", path), features, labels, names if len(names) == count else numbered(count))
 
 
@@ -130,7 +139,7 @@ def read_graph(path: Path, seed: int, *, undirected: bool = False) -> GraphData:
         y=arrays["y"],
         parts={name: arrays[name] for name in PARTS if name in arrays},
         seed=seed,
-        class_names=tuple(str(name) for name in arrays.get("class_names", ())),
+        class_names=tuple(str(name) for name in np.ravel(arrays.get("class_names", ()))),
         names=arrays.get("node_names"),
         undirected=undirected,
     )

@@ -89,7 +89,7 @@ def _single_graph(held: Any, path: Path) -> Any:
 
 def _refusal(message: str, remedy: str) -> str:
     """What torch would have had to execute, out of its long message."""
-    for mark in ("Unsupported global: GLOBAL ", "Unsupported class "):
+    for mark in ("Unsupported global: GLOBAL ", "Unsupported class ", "unsupported GLOBAL "):
         if mark in message:
             name = message.split(mark)[1].split()[0]
             return f"to read it, {name} from the file would have to be run, which may do anything. {remedy}"

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from graph2mlp.data.columns import Columns, positions_of, read_columns
 from graph2mlp.data.graph import GraphData
+from graph2mlp.data.npz import UNREADABLE
 from graph2mlp.errors import DataError, KnowledgeError
 from graph2mlp.teachers.knowledge import TeacherKnowledge
 from graph2mlp.training.metrics import accuracy
@@ -59,7 +60,7 @@ def check_teaches(knowledge: TeacherKnowledge, observed: GraphData, *, force: bo
     labels = observed.y[val]
     found = accuracy(knowledge.logits[val], labels)
     majority = float(torch.bincount(labels).max()) / len(labels)
-    if found <= majority and not force:
+    if found <= majority + 1e-6 and not force:
         raise KnowledgeError(
             f"Teacher '{knowledge.name}' is right on {found:.1%} of {len(labels)} validation nodes; naming the largest "
             f"class is right on {majority:.1%}. Are rows, classes or weights mixed up? Take it anyway with "
@@ -80,7 +81,7 @@ def _read_npy(path: Path, graph: GraphData) -> Tensor:
         if not isinstance(array, np.ndarray):
             array.close()
             raise ValueError("it holds several arrays")
-    except (OSError, ValueError, EOFError, MemoryError, SyntaxError, TypeError) as error:
+    except UNREADABLE as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise KnowledgeError(f"{path} is not a readable .npy file ({reason}). Save it with numpy.save.") from None
     if array.ndim != 2 or array.dtype.kind not in "fiu":
@@ -95,8 +96,7 @@ def _read_npy(path: Path, graph: GraphData) -> Tensor:
 
 def _from_table(path: Path, graph: GraphData) -> TeacherKnowledge:
     try:
-        table = read_columns(path, ("id",))
-        table.first("id")
+        table = read_columns(path, ("id",), needs=[("id",)])
     except DataError as error:
         raise KnowledgeError(str(error)) from None
     names = graph.names if graph.names is not None else np.arange(graph.num_nodes)

@@ -107,6 +107,6 @@ def test_bad_arrays_and_kinds(graph: GraphData, tmp_path: Path) -> None:
     (tmp_path / "g.npz").rename(tmp_path / "zip.npy")
     with pytest.raises(KnowledgeError, match="several arrays"):
         read_knowledge(tmp_path / "zip.npy", graph)
+    (tmp_path / "k.json").write_text("{}")
     with pytest.raises(KnowledgeError, match="expected .safetensors"):
-        (tmp_path / "k.json").write_text("{}")
         read_knowledge(tmp_path / "k.json", graph)
