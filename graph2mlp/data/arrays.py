@@ -37,6 +37,7 @@ PARTS = ("train", "val", "test")
 """What a stored split must have; nodes in none of them only pass messages."""
 DENSE_FROM = 0.25
 """Features with at least this share of non-zeros are stored dense: sparse rows stop paying there."""
+_DRAWN = "no split is stored, so the seed draws one; a teacher from outside may have learned from its test nodes"
 _SPARSE_WIDTH = 64
 """Dense features narrower than this stay dense, however many zeros they hold: there is nothing to save."""
 
@@ -73,12 +74,15 @@ def assemble(
     count = class_count(labels, where)
     if class_names and len(class_names) < count:
         raise DataError(f"{where}: labels run to {count - 1}, but there are {len(class_names)} class names.")
+    split = _stored_split(parts, len(labels), where)
+    if split is None:
+        notes = (*notes, _DRAWN)
     return GraphData(
         name=name,
         x=feature_tensor(x if sp.issparse(x) else _numbers(np.asarray(x), "x", np.number, where)),
         edge_index=both_directions(edges) if undirected else edges,
         y=torch.from_numpy(labels),
-        split=_stored_split(parts, len(labels), where) or per_class_split(labels, seed),
+        split=split or per_class_split(labels, seed),
         class_names=class_names or numbered(count),
         names=names,
         notes=notes,

@@ -131,6 +131,7 @@ def test_folder_without_ids_and_split(tmp_path: Path) -> None:
     write_table(tmp_path / "edges.csv", ["source", "target"], [[0, 2], [4, 6]])
     graph = load_graph(str(tmp_path))
     assert graph.names is None
+    assert "no split is stored" in graph.notes[0], "a teacher from outside may know the test nodes"
     assert graph.edge_index.tolist() == [[0, 4], [2, 6]]
     assert int((graph.y == -1).sum()) == 19
     assert (len(graph.split.train), len(graph.split.val), len(graph.split.test)) == (40, 60, 31)
