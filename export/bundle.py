@@ -3,6 +3,7 @@
     bundle.json   what it is (see `BundleManifest`), with the checksum of every other file
     model.onnx    the network with everything a request needs (and model.onnx.data above 1.5 GB)
     sample.npz    real requests with the expected answers, for a self-check on the device
+    nodes.npz     `names [N]`: what the user calls the nodes of the table (only where they are not called 0 to N - 1)
 
 A checksum proves that a bundle is intact, not who made it. Nothing in a bundle is ever executed or unpickled.
 """
@@ -39,6 +40,7 @@ __all__ = [
     "EXTERNAL_DATA",
     "MANIFEST",
     "MODEL",
+    "NODES",
     "SAMPLE",
     "SCHEMA",
     "Bundle",
@@ -52,6 +54,7 @@ __all__ = [
 ]
 
 MANIFEST, MODEL, EXTERNAL_DATA, SAMPLE = "bundle.json", "model.onnx", "model.onnx.data", "sample.npz"
+NODES = "nodes.npz"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """Names are flat, so none can leave the folder."""
@@ -87,11 +90,24 @@ class Bundle:
 
     def sample(self) -> dict[str, NDArray[Any]]:
         """The arrays of `sample.npz`."""
+        return self._arrays(SAMPLE)
+
+    def node_names(self) -> NDArray[Any] | None:
+        """What the user calls the nodes of the structure table, `[N]` int64 or text; None where by their position."""
+        if NODES not in self.contents:
+            return None
+        names = self._arrays(NODES).get("names")
+        nodes = self.manifest.structure.nodes if self.manifest.structure is not None else 0
+        if names is None or names.shape != (nodes,) or names.dtype.kind not in "iU":
+            raise BundleError(f"{self.path}: {NODES} must hold {nodes} names of nodes. Export it again.")
+        return names
+
+    def _arrays(self, file: str) -> dict[str, NDArray[Any]]:
         try:
-            with np.load(io.BytesIO(self.read(SAMPLE)), allow_pickle=False) as arrays:
+            with np.load(io.BytesIO(self.read(file)), allow_pickle=False) as arrays:
                 return {name: arrays[name] for name in arrays.files}
         except (ValueError, OSError, EOFError, SyntaxError, zipfile.BadZipFile) as error:
-            raise BundleError(f"{self.path}: {SAMPLE} cannot be read ({error}). Export it again.") from None
+            raise BundleError(f"{self.path}: {file} cannot be read ({error}). Export it again.") from None
 
 
 def write_bundle(target: Path, manifest: BundleManifest, files: Mapping[str, bytes | Path]) -> BundleManifest:

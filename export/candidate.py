@@ -14,12 +14,13 @@ from torch import Tensor
 
 from graph2mlp import __version__
 from graph2mlp.data.graph import GraphData
-from graph2mlp.export.bundle import MODEL, SAMPLE, Bundle, BundleManifest, StructureInfo, StudentInfo
+from graph2mlp.export.bundle import MODEL, NODES, SAMPLE, Bundle, BundleManifest, StructureInfo, StudentInfo
 from graph2mlp.export.calibrate import activation_ranges
 from graph2mlp.export.evidence import (
     calibration_requests,
     check_gate,
     measure_gate,
+    names_file,
     sample_file,
     sample_nodes,
 )
@@ -152,6 +153,8 @@ def build_candidate(prepared: Prepared, preset: Preset, max_drop: float, *, wher
     if not preset.exact:
         answers = Predictor(Bundle(path=where, manifest=draft, contents=files)).predict(Requests(**inputs)).logits
         draft = replace(draft, parity=_parity(prepared, preset, answers, where))
+    if prepared.table is not None and prepared.graph.names is not None:
+        files[NODES] = names_file(prepared.graph.names)
     files[SAMPLE] = sample_file(prepared.graph, prepared.sample_ids, inputs, prepared.network, answers)
     predictor = Predictor(Bundle(path=where, manifest=draft, contents=files))
     predictor.self_check()

@@ -20,7 +20,15 @@ from graph2mlp.export.verify import student_logits
 from graph2mlp.structure.table import StructureTable
 from graph2mlp.students.base import Student
 
-__all__ = ["calibration_requests", "check_gate", "file_accuracy", "measure_gate", "sample_file", "sample_nodes"]
+__all__ = [
+    "calibration_requests",
+    "check_gate",
+    "file_accuracy",
+    "measure_gate",
+    "names_file",
+    "sample_file",
+    "sample_nodes",
+]
 
 SAMPLE_SIZE = 500
 SAMPLE_SEED = 0
@@ -130,6 +138,15 @@ def sample_file(
     }
     if answers is not None:
         arrays["network_logits"] = network
+    return _npz(**arrays)
+
+
+def names_file(names: np.ndarray) -> bytes:
+    """`nodes.npz`, so that a request can name a node's neighbours as the user does."""
+    return _npz(names=names)
+
+
+def _npz(**arrays: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()

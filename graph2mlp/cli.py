@@ -14,6 +14,7 @@ import typer
 from graph2mlp import __version__
 from graph2mlp.errors import ConfigError, Graph2MLPError, require
 from graph2mlp.export.presets import MAX_DROP, PRESETS
+from graph2mlp.options import GraphName, KnowledgeFiles, TeacherModule, TeacherWeights
 
 __all__ = ["app"]
 
@@ -75,7 +76,7 @@ def main(
 
 @app.command()
 def distill(
-    graph: Annotated[str, typer.Argument(help="digits, cpf:cora, planetoid:Cora, amazon:Photo, ..., or an .npz file.")],
+    graph: GraphName,
     method: Annotated[str | None, typer.Option(help="mlp, glnn, nosmog or gsdn; see 'graph2mlp methods'.")] = None,
     teacher: Annotated[
         str | None, typer.Option(help="sage, gcn, gat, appnp or gcn_se; several joined by + are an ensemble.")
@@ -89,9 +90,12 @@ def distill(
     root: Annotated[
         Path | None, typer.Option(help="Folder of raw files. Default: $GRAPH2MLP_DATA, else ./data.")
     ] = None,
-    knowledge: Annotated[
-        list[Path] | None, typer.Option(help="Knowledge file of a teacher trained elsewhere; repeat for several.")
-    ] = None,
+    undirected: Annotated[
+        bool, typer.Option("--undirected", help="Your graph stores each edge once: add the other direction.")
+    ] = False,
+    knowledge: KnowledgeFiles = None,
+    teacher_module: TeacherModule = None,
+    teacher_weights: TeacherWeights = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="GROUP.KEY=VALUE", help="Change one setting; repeatable.")
     ] = None,
@@ -113,6 +117,8 @@ def distill(
             raise ConfigError(f"Cannot train on device '{device}': this version trains on the CPU. Use --device cpu.")
         if resume and force:
             raise typer.BadParameter("give --resume or --force, not both")
+        if teacher is not None and (teacher_module or teacher_weights):
+            raise typer.BadParameter("give --teacher or a teacher of your own, not both")
         if seed is not None and seeds is not None:
             raise typer.BadParameter("give --seed or --seeds, not both")
         settings = resolve_config(
@@ -122,6 +128,9 @@ def distill(
             setting=setting.value if setting else None,
             seed=seed,
             root=str(root) if root else None,
+            undirected=undirected or None,
+            teacher_module=teacher_module,
+            teacher_weights=str(teacher_weights) if teacher_weights else None,
             file=config,
             overrides=set_ or (),
         )
@@ -204,6 +213,8 @@ def bench(
     against: Annotated[
         Path | None, typer.Option(help="The run the bundle came from: adds its teacher, neighbour fetch included.")
     ] = None,
+    teacher_module: TeacherModule = None,
+    teacher_weights: TeacherWeights = None,
     json: Annotated[
         Path | None, typer.Option("--json", help="Write the rows, and what was measured on, as JSON.")
     ] = None,
@@ -220,7 +231,8 @@ def bench(
             require("torch", extra="distill", purpose="graph2mlp bench --against")
             from graph2mlp.run import open_run
 
-            run = open_run(against)
+            code = teacher_module or (str(teacher_weights.resolve()) if teacher_weights else "")
+            run = open_run(against, allowed_code=code)
         rows = bench_bundle(bundle, batches=_sizes(batch), threads=threads, seconds=seconds, against=run)
         if json is not None:
             write_bench_json(json, rows, bundle=bundle)
@@ -250,12 +262,15 @@ def predict(
 
 
 @app.command()
-def inspect(path: Annotated[Path, typer.Argument(help="A graph, knowledge file, run or bundle.")]) -> None:
-    """Say what a file or folder is, what is in it, and whether it is intact."""
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A graph (name, file or folder), knowledge file, run or bundle.")],
+    root: Annotated[Path | None, typer.Option(help="Folder of raw files, for a graph known by name.")] = None,
+) -> None:
+    """Say what a file or folder is, what is in it, and whether it is intact; of a graph also what that means."""
     with _one_line_errors():
         from graph2mlp.inspection import describe
 
-        title, rows = describe(path)
+        title, rows = describe(path, root=root)
         from graph2mlp.console import table
 
         listing = table(title, ["", ""], rows)
@@ -274,8 +289,8 @@ def _sizes(text: str) -> list[int]:
 
 
 def _run_name(graph: str, method: str) -> str:
-    """`cpf:cora` and `data/mine.npz` as parts of a folder's name."""
-    return f"{Path(graph).stem if Path(graph).suffix else graph}-{method}".replace(":", "-").replace("/", "-")
+    """`cpf:cora`, `data/mine.npz` and `data/folder` as parts of a folder's name."""
+    return f"{Path(graph).stem}-{method}".replace(":", "-")
 
 
 def _show(thing: Any) -> None:

@@ -19,19 +19,22 @@ from graph2mlp.atomic import write_json, write_text
 from graph2mlp.config import RunConfig, load_config
 from graph2mlp.console import Reporter
 from graph2mlp.data.graph import GraphData
-from graph2mlp.errors import ConfigError, Graph2MLPError, KnowledgeError, RunError
+from graph2mlp.errors import ConfigError, Graph2MLPError, RunError
 from graph2mlp.evaluation import evaluate_knowledge, evaluate_student, evaluate_teacher, student_agreement
 from graph2mlp.losses.extra import LossConfig
 from graph2mlp.measure import peak_rss_mb
 from graph2mlp.methods.base import Stage
 from graph2mlp.methods.mlp import MLP
-from graph2mlp.run import SCHEMA, Run, open_run, run_graph, save_student
+from graph2mlp.run import SCHEMA, Run, open_run, save_student
+from graph2mlp.run_inputs import Inputs, read_inputs
 from graph2mlp.structure import encode_structure
 from graph2mlp.structure.table import StructureTable
 from graph2mlp.students.base import Student, StudentSpec
 from graph2mlp.teachers.cache import obtain_teacher, save_teacher
 from graph2mlp.teachers.extract import weights_fingerprint
 from graph2mlp.teachers.knowledge import TeacherKnowledge
+from graph2mlp.teachers.load_own import save_own_teacher
+from graph2mlp.teachers.own import OwnTeacher
 from graph2mlp.threads import torch_threads, training_threads
 from graph2mlp.training.checkpoint import Checkpoint
 from graph2mlp.training.journal import Journal
@@ -57,39 +60,6 @@ class _Teaching:
     knowledge: tuple[TeacherKnowledge, ...]
     summary: dict[str, Any] | None
     cost: _Cost = _Cost(0.0, 0.0)
-
-
-@dataclass(frozen=True, eq=False)
-class Inputs:
-    """What a run reads before it writes: the full graph, what training may see of it, knowledge from files."""
-
-    graph: GraphData
-    observed: GraphData
-    knowledge: tuple[TeacherKnowledge, ...]
-
-
-def read_inputs(config: RunConfig, files: Sequence[Path] = ()) -> Inputs:
-    """Read and check everything a run depends on, so that a mistake costs nothing.
-
-    Raises:
-        Graph2MLPError: the graph or a knowledge file is missing, damaged, or they do not fit together.
-    """
-    graph = run_graph(config)
-    knowledge = tuple(TeacherKnowledge.load(file) for file in files)
-    observed = graph.observed()
-    for file, one in zip(files, knowledge, strict=True):
-        if bool(torch.isin(one.node_ids, graph.split.unseen).any()):
-            raise KnowledgeError(
-                f"{file} speaks of nodes that are unseen in the production setting with seed {config.seed}. "
-                "Extract it from the observed graph only."
-            )
-        one.aligned(observed)
-        if one.graph and one.graph != observed.fingerprint():
-            raise KnowledgeError(
-                f"{file} was extracted from another graph, or from this one with another split, whose training labels "
-                "may be test labels here. Use the same graph, seed and setting, or extract it again."
-            )
-    return Inputs(graph, observed, knowledge)
 
 
 def claim_folder(out: Path, config: RunConfig, *, force: bool, resume: bool, several: bool = False) -> bool:
@@ -131,15 +101,19 @@ def distill(
     The folder is finished when `result.json` is in it, which is written last. A new folder of a run that fails by a
     mistake of ours or the user's is removed; one that was interrupted stays, to be resumed.
     """
-    if knowledge_files and not config.hyper.needs_teacher:
-        raise ConfigError(f"Method '{config.method}' learns from no teacher, so --knowledge has no use.")
+    if not config.hyper.needs_teacher and (knowledge_files or config.teacher.own):
+        given = "--knowledge" if knowledge_files else "--teacher-module"
+        raise ConfigError(f"Method '{config.method}' learns from no teacher, so {given} has no use.")
     inputs = read_inputs(config, knowledge_files)
+    reporter = reporter or Reporter()
     new = claim_folder(out, config, force=force, resume=resume)
     if (out / "result.json").exists():
         return open_run(out)
     try:
         with torch_threads(training_threads(inputs.observed)):
-            _run_stages(config, inputs, out, reporter or Reporter())
+            for note in inputs.graph.notes:
+                reporter.say(f"note: {inputs.graph.name}: {note}")
+            _run_stages(config, inputs, out, reporter)
     except Exception:  # an interrupt is no Exception: that folder stays, to be resumed
         if new:
             shutil.rmtree(out)
@@ -181,6 +155,8 @@ def _run_stages(config: RunConfig, inputs: Inputs, out: Path, reporter: Reporter
 def _teach(config: RunConfig, inputs: Inputs, out: Path, journal: Journal, reporter: Reporter) -> _Teaching:
     graph, observed = inputs.graph, inputs.observed
     if inputs.knowledge:
+        if inputs.teacher is not None:
+            return _taught_by_own(config, inputs, inputs.teacher, out)
         for number, one in enumerate(inputs.knowledge):
             one.save(out / "knowledge" / f"{number}-{one.name}.safetensors")
         aligned = tuple(one.aligned(observed) for one in inputs.knowledge)
@@ -211,6 +187,22 @@ def _teach(config: RunConfig, inputs: Inputs, out: Path, journal: Journal, repor
         summary["members"] = [{"name": one.knowledge.name, "val": one.val} for one in trained.members]
     cost = _Cost(trained.seconds, trained.cpu_seconds)
     return _Teaching((trained.knowledge.aligned(observed),), summary, cost)
+
+
+def _taught_by_own(config: RunConfig, inputs: Inputs, teacher: OwnTeacher, out: Path) -> _Teaching:
+    """Unseen nodes are asked about only now, attached by their edges, as a built-in teacher is."""
+    said, val = inputs.knowledge[0], inputs.observed.split.val
+    said.save(out / "knowledge" / f"{said.name}.safetensors")
+    if config.teacher.module:  # a program stays where it is: opening one may run code, so none lies in a run
+        save_own_teacher(teacher, out / "teacher.safetensors")
+    summary = {
+        "name": said.name,
+        "parameters": sum(parameter.numel() for parameter in teacher.parameters()),
+        "val": accuracy(said.logits[val], inputs.observed.y[val]),
+        "module": config.teacher.code,
+        **evaluate_teacher(teacher, said, inputs.graph),
+    }
+    return _Teaching((said,), summary)
 
 
 def _structure(

@@ -42,6 +42,10 @@ __all__ = [
 class Graph2MLPError(Exception):
     """Base of every error this package raises on purpose."""
 
+    def __init__(self, message: str) -> None:
+        # Names and cells of a file may hold line ends, or codes that a terminal would act on.
+        super().__init__("".join(c if c.isprintable() else " " for c in message))
+
 
 class ConfigError(Graph2MLPError):
     """A setting is unknown, of the wrong type or out of range."""

@@ -24,7 +24,9 @@ from graph2mlp.students.base import Student
 from graph2mlp.teachers.cache import load_teacher
 from graph2mlp.teachers.extract import weights_fingerprint
 from graph2mlp.teachers.knowledge import TeacherKnowledge
+from graph2mlp.teachers.load_own import load_own_teacher
 from graph2mlp.teachers.models import Teacher
+from graph2mlp.teachers.own import find_hops
 
 __all__ = ["Run", "open_run", "run_graph", "save_student"]
 
@@ -33,7 +35,8 @@ SCHEMA = 1
 
 def run_graph(config: RunConfig) -> GraphData:
     """The full graph of a run, with the split of its seed and setting."""
-    graph = load_graph(config.graph, root=Path(config.root) if config.root else None, seed=config.seed)
+    root = Path(config.root) if config.root else None
+    graph = load_graph(config.graph, root=root, seed=config.seed, undirected=config.undirected)
     if config.setting == "production":
         graph = replace(graph, split=production_split(graph.split, config.seed))
     return graph
@@ -46,6 +49,8 @@ class Run:
     path: Path
     config: RunConfig
     result: dict[str, Any]
+    allowed_code: str = ""
+    """The user's code that may run to rebuild a teacher of the user's own: what the caller named, never the folder."""
 
     @cached_property
     def _graph(self) -> GraphData:
@@ -94,15 +99,34 @@ class Run:
         return [TeacherKnowledge.load(path) for path in sorted((self.path / "knowledge").glob("*.safetensors"))]
 
     def teacher(self) -> Teacher:
-        """The built-in teacher of this run, in evaluation mode.
+        """The teacher of this run, in evaluation mode; one of the user's own only when its code is allowed.
 
         Raises:
-            RunError: the run had none, or its knowledge came from a file.
+            RunError: the run had none, its knowledge came from a file, or its code was not named.
         """
+        if self.config.teacher.own:
+            return self._own_teacher()
         path = self.path / "teacher.safetensors"
         if not path.exists():
             raise RunError(f"Run {self.path} holds no teacher network, so there is nothing to compare with.")
         return load_teacher(path, self.graph())
+
+    def _own_teacher(self) -> Teacher:
+        config = self.config.teacher
+        if self.allowed_code != config.code:
+            option = "--teacher-module" if config.module else "--teacher-weights"
+            raise RunError(
+                f"The teacher of {self.path} is code from outside ({config.code}), which runs only when you name it: "
+                f"add {option} {config.code}"
+            )
+        weights = self.path / "teacher.safetensors" if config.module else None
+        teacher = load_own_teacher(replace(config, hidden_layers="none"), self.graph(), weights=weights)
+        if weights_fingerprint(teacher) != self.knowledge()[0].weights:
+            raise RunError(
+                f"The teacher '{config.code}' is not the one that {self.path} learned from. Run distill again."
+            )
+        find_hops(teacher, self.graph())
+        return teacher
 
     @property
     def fingerprint(self) -> str:
@@ -110,8 +134,10 @@ class Run:
         return str(self.result["fingerprint"])
 
 
-def open_run(path: Path) -> Run:
+def open_run(path: Path, *, allowed_code: str = "") -> Run:
     """Open a finished run. Of a folder with several seeds, the one with the best validation accuracy.
+
+    `allowed_code` names the code of the user's that may run to rebuild its teacher (see `Run.teacher`).
 
     Raises:
         RunError: there is no run, it is not finished, or its version is unknown.
@@ -119,8 +145,8 @@ def open_run(path: Path) -> Run:
     result = _read_result(path)
     if "runs" in result:
         best = max(result["runs"], key=lambda one: float(one["student"]["val"]))
-        return open_run(path / f"seed-{best['seed']}")
-    return Run(path, load_config(path / "config.toml"), result)
+        return open_run(path / f"seed-{best['seed']}", allowed_code=allowed_code)
+    return Run(path, load_config(path / "config.toml"), result, allowed_code)
 
 
 def _load_student(path: Path) -> Student:

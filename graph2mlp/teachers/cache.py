@@ -102,7 +102,7 @@ def _labelled(log: StageLog, label: str) -> StageLog:
 def _obtain_single(
     graph: GraphData, config: TeacherConfig, seed: int, log: StageLog, checkpoints: Path | None
 ) -> TrainedTeacher:
-    identity = [_RECIPE, graph.fingerprint(), asdict(config), seed, torch.__version__]
+    identity = [_RECIPE, graph.fingerprint(), config.training_settings(), seed, torch.__version__]
     key = hashlib.blake2b(json.dumps(identity).encode(), digest_size=16).hexdigest()
     folder = cache_folder() / "teachers" / key
     if (found := _read(folder, graph)) is not None:

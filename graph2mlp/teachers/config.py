@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
 
 from graph2mlp.errors import ConfigError, suggest
 
@@ -57,6 +58,16 @@ class TeacherConfig:
     """Epochs without a better validation score before stopping."""
     burn_in: int = 20
     """Epochs at the start that are never kept: an untrained teacher may validate well by luck."""
+    module: str = ""
+    """Your own teacher in place of a built-in one: MODULE:NAME of a module or of what builds it (--teacher-module)."""
+    weights: str = ""
+    """Its weights, or a program of torch.export without a module (--teacher-weights)."""
+    hidden_layers: str = "auto"
+    """Your own teacher: layers to keep the outputs of, joined by +; auto: the input of the last layer; or none."""
+    hops: int = 0
+    """Your own teacher: how far around a node it looks (0: found out); only `bench --against` asks for it."""
+    force: bool = False
+    """Take a teacher from outside although it is no better on validation than naming the largest class."""
 
     def __post_init__(self) -> None:
         _check_name(self.name)
@@ -73,10 +84,39 @@ class TeacherConfig:
             raise ConfigError(
                 f"teacher.lr must be above 0 and teacher.weight_decay at least 0 (got {self.lr}, {self.weight_decay})"
             )
+        if self.weights and not self.module and not self.weights.endswith(".pt2"):
+            raise ConfigError(
+                f"teacher.weights alone says nothing about the network (got '{self.weights}'). Add --teacher-module "
+                "MODULE:NAME, or give a program of torch.export (.pt2)."
+            )
+        if self.module and self.weights.endswith(".pt2"):
+            raise ConfigError("A program of torch.export (.pt2) is a whole network: leave --teacher-module out.")
+        if self.hops < 0:
+            raise ConfigError(f"teacher.hops must not be negative (got {self.hops})")
         if self.burn_in < 0:
             raise ConfigError(f"teacher.burn_in must not be negative (got {self.burn_in})")
         if "gat" in self.name.split("+") and self.hidden % self.heads:
             raise ConfigError(f"teacher.hidden ({self.hidden}) must be a multiple of teacher.heads ({self.heads})")
+
+    @property
+    def own(self) -> bool:
+        """Whether the teacher is the user's own, which is not trained here."""
+        return bool(self.module or self.weights)
+
+    @property
+    def code(self) -> str:
+        """What of the user's is executed to ask the own teacher: a module's name, or a program's file."""
+        return self.module or self.weights
+
+    @property
+    def label(self) -> str:
+        """The teacher's name in results and files."""
+        return self.module.split(":")[-1].split(".")[-1] or Path(self.weights).stem or self.name
+
+    def training_settings(self) -> dict[str, Any]:
+        """What a built-in teacher's weights depend on."""
+        about_own = ("module", "weights", "hidden_layers", "hops", "force")
+        return {name: value for name, value in asdict(self).items() if name not in about_own}
 
     def members(self) -> list[TeacherConfig]:
         """The teachers of an ensemble, in the order of its name; for a single name the teacher itself."""

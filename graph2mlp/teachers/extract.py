@@ -33,7 +33,9 @@ def extract_knowledge(teacher: Teacher, graph: GraphData, *, name: str) -> Teach
 def weights_fingerprint(module: nn.Module) -> str:
     """A short hash of all parameters and buffers."""
     digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(module.state_dict().items()):
+    # A user's module may keep state that is no tensor.
+    tensors = {name: value for name, value in module.state_dict().items() if isinstance(value, torch.Tensor)}
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"{name}{tensor.dtype}{list(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
