@@ -51,7 +51,8 @@ class Attempt:
     p50_us: float
     p90_us: float
     p95_us: float
-    p99_us: float
+    p99_us: float | None
+    """None below 662 answers, when the attempt ended early."""
     mean_batch: float
     valid: bool
     disturbed: bool
@@ -115,7 +116,7 @@ class Server:
             p50_us=float(p50),
             p90_us=float(p90),
             p95_us=float(p95),
-            p99_us=float(p99),
+            p99_us=float(p99) if done >= P99_MIN_SAMPLES else None,
             mean_batch=done / batches,
             valid=late <= allowed,
             disturbed=wall > _DISTURBED * cpu,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from graph2mlp.console import table
-from graph2mlp.latency_compare import ALPHA, LEAST_DIFFERENCE, Comparison
+from graph2mlp.latency_compare import ALPHA, LEAST_DIFFERENCE, LEAST_ON_BUSY_MACHINE, Comparison
 from graph2mlp.latency_rows import About, Bench, Row, ServerRow, bench_environment
 
 __all__ = ["about_table", "bench_tables", "compare_table", "latency_table", "server_table"]
@@ -121,7 +121,8 @@ def compare_table(found: Comparison) -> Table:
     ]
     title = "\n".join([*found.differences, "Second against first"])
     note = "p50 in us per call; in the server scenario requests per s. p: Mann-Whitney test of the medians of blocks\n"
-    note += f"a difference needs p < {ALPHA:g} and more than {100 * LEAST_DIFFERENCE:g} %"
+    note += f"a difference needs p < {ALPHA:g} and more than {LEAST_DIFFERENCE:.0%}, "
+    note += f"{LEAST_ON_BUSY_MACHINE:.0%} where a side was noisy or unstable"
     for name, only in (("first", found.only_first), ("second", found.only_second)):
         if only:
             note += f"\nonly in the {name}: {'; '.join(only[:4])}" + (f"; and {len(only) - 4} more" if only[4:] else "")

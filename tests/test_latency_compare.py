@@ -81,6 +81,19 @@ def test_large_but_random_is_no_difference(tmp_path: Path) -> None:
     assert row.verdict == "no difference"
 
 
+@pytest.mark.parametrize("flag", ["noisy", "unstable"])
+def test_a_busy_machine_needs_a_larger_difference(tmp_path: Path, flag: str) -> None:
+    """Two runs of one file between other people's work differ by a tenth, in every block alike."""
+    a = bench_file(tmp_path / "a", *({"what": w, "p50_us": 10.0} for w in "uvw"))
+    new = [
+        {"what": "u", "p50_us": 11.5, flag: True},
+        {"what": "v", "p50_us": 11.5},
+        {"what": "w", "p50_us": 15, flag: True},
+    ]
+    verdicts = [row.verdict for row in compare_benches(a, bench_file(tmp_path / "b", *new)).rows]
+    assert verdicts == ["no difference", "slower", "slower"]
+
+
 def test_few_blocks_say_nothing(tmp_path: Path) -> None:
     """Three against three can never be significant; calling that 'no difference' would be wrong."""
     files = [

@@ -91,7 +91,11 @@ def test_an_attempt_that_has_failed_ends() -> None:
     """The rest of an overloaded attempt would take minutes and change nothing."""
     found = FakeServer(lambda size: 100).server(max_batch=1).play(50_000, 100_000, slo_us=500)
     assert not found.valid
-    assert found.n < 2000
+    assert 662 <= found.n < 2000
+    assert found.p99_us is not None
+    early = FakeServer(lambda size: 100).server(max_batch=1).play(50_000, 5000, slo_us=500)
+    assert early.n < 662
+    assert early.p99_us is None
 
 
 def search(us: Callable[[int], float], slo_us: float, *, max_batch: int = 64) -> Search:
