@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from graph2mlp.errors import BundleError, ConfigError, Graph2MLPError, RunError
 from graph2mlp.export.runtime import Predictor
+from graph2mlp.latency_contender import sample_requests
 from graph2mlp.latency_rows import Bench, Failure, Row
 from graph2mlp.latency_table import BenchTable
 
@@ -79,14 +80,20 @@ def bench_bundles(
     opened = _open_all(bundles, threads, against, table.failed)
     if against is None:
         table.add_bundles(opened)
-        return table.measured(batches, slo_p99_us)
+        return _something(table.measured(batches, slo_p99_us))
     from graph2mlp.latency_teacher import Opponents  # torch is optional here
     from graph2mlp.threads import torch_threads
 
     with torch_threads(threads):
         table.add_run(Opponents(against), against)
         table.add_bundles(opened)
-        return table.measured(batches, slo_p99_us)
+        return _something(table.measured(batches, slo_p99_us))
+
+
+def _something(bench: Bench) -> Bench:
+    if not bench.rows and not bench.server:
+        raise BundleError(f"Nothing could be measured: {bench.failed[0].what}: {bench.failed[0].reason}")
+    return bench
 
 
 def _open_all(
@@ -113,6 +120,7 @@ def _open(given: Given, threads: int, run: TeacherRun | None) -> Predictor:
             f"{predictor.bundle.path} was not exported from {run.path}: comparing them would mean nothing. "
             "Give the run it came from."
         )
+    sample_requests(predictor)  # a bundle without a sample cannot be checked here
     return predictor
 
 

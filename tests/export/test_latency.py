@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import shutil
@@ -119,6 +120,34 @@ def test_a_bundle_that_cannot_be_opened_fails_alone(bundles, make_run, tmp_path:
         bench_bundles([tmp_path / "absent", tmp_path / "too"], **QUICK)
     foreign = bench_bundles([bundles("sparse"), bundles("features")], **QUICK, against=make_run())
     assert len(foreign.rows) == 10  # both made-up runs have one fingerprint; without structure it answers, too
+
+
+def test_nothing_measured_is_an_error(bundles, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty table with exit code 0 would pass for a bench in a script."""
+
+    def broken(*_arguments: object, **_named: object) -> None:
+        raise OSError("illegal instruction")
+
+    monkeypatch.setattr(Predictor, "predict", broken)
+    with pytest.raises(BundleError, match="Nothing could be measured: bundle: OSError: illegal instruction"):
+        bench_bundles([bundles("sparse")], **QUICK)
+
+
+def test_a_bundle_without_a_sample_fails_alone(bundles, tmp_path: Path) -> None:
+    """The sample is what a device checks itself with; without it there is nothing to ask, and the others go on."""
+    copy, content = tmp_path / "copy", io.BytesIO()
+    shutil.copytree(bundles("sparse"), copy)
+    np.savez(content, ids=np.arange(3))
+    (copy / "sample.npz").write_bytes(content.getvalue())
+    manifest = json.loads((copy / "bundle.json").read_text())
+    digest = hashlib.sha256(content.getvalue()).hexdigest()
+    manifest["files"]["sample.npz"] = {"sha256": digest, "bytes": len(content.getvalue())}
+    (copy / "bundle.json").write_text(json.dumps(manifest))
+    found = bench_bundles([copy, bundles("sparse")], **QUICK)
+    assert len(found.rows) == 2
+    assert "no requests" in found.failed[0].reason
+    with pytest.raises(BundleError, match="no requests"):
+        bench_bundles([copy], **QUICK)
 
 
 def test_a_missing_teacher_leaves_the_rest(bundles, make_run) -> None:
