@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -139,15 +140,61 @@ def test_presets_from_the_command_line(run: Path, requests: Path, tmp_path: Path
 def test_bench_writes_its_rows(run: Path, tmp_path: Path) -> None:
     """Both files hold what the table shows, with the teacher beside the bundle."""
     files = ["--json", tmp_path / "b.json", "--csv", tmp_path / "b.csv"]
-    done = invoke("bench", run / "bundle", "--batch", "1,3", "--seconds", "0.02", "--against", run, *files)
+    how = ["--batch", "1,3", "--seconds", "0.02", "--cold-starts", "0"]
+    done = invoke("bench", run / "bundle", *how, "--against", run, *files)
     assert done.exit_code == 0, done.output
     assert "p99" in done.stdout
-    rows = json.loads((tmp_path / "b.json").read_text())["rows"]
+    value = json.loads((tmp_path / "b.json").read_text())
+    assert not value["failed"]
+    rows = value["rows"]
     assert {row["batch"] for row in rows} == {1, 3}
     assert any(row["what"].startswith("teacher") for row in rows)
     with (tmp_path / "b.csv").open() as file:
         assert len(list(csv.DictReader(file))) == len(rows)
     assert invoke("bench", run / "bundle", "--batch", "one").exit_code == 2
+    assert invoke("bench").exit_code == 2
+
+
+def test_a_cold_bundle_needs_no_torch(run: Path) -> None:
+    """Its import would take longer than everything else, and on a device it is not there."""
+    code = NO_TORCH.replace("from graph2mlp.cli import app\napp()", "from graph2mlp.latency_cold import main")
+    code += f"sys.exit(main(['0', 'bundle', {str(run / 'bundle')!r}, '1']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "rss_mb" in done.stdout
+
+
+@pytest.mark.parametrize("kind", ["bundle", "teacher", "student"])
+def test_cold_processes_answer(run: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a fresh process does to answer once, here without its imports: a wrong shape would leave the row empty."""
+    from graph2mlp.latency_cold import main
+
+    assert main([str(time.perf_counter_ns()), kind, str(run / "bundle" if kind == "bundle" else run), "1"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert 0 < found["ms"] < 60_000
+    assert found["rss_mb"] is None or found["rss_mb"] >= 0
+
+
+def test_bench_scenarios_and_compare(run: Path, tmp_path: Path) -> None:
+    """Each scenario gives its rows, and two files of them can be compared; the answer is not an exit code."""
+    quick = ["--seconds", "0.02", "--cold-starts", "0"]
+    names = []
+    for name, scenario in (("a", "single,server"), ("b", "single,batch,server")):
+        file = tmp_path / f"{name}.json"
+        names.append(file)
+        options = ["--batch", "2", "--scenario", scenario, "--slo-p99-us", "1000000", "--json", file]
+        done = invoke("bench", run / "bundle", run / "bundle", *quick, *options)
+        assert done.exit_code == 0, done.output
+        assert "VALID" in done.stdout
+    batches = [[row["batch"] for row in json.loads(file.read_text())["rows"]] for file in names]
+    assert batches == [[1] * 4, [1] * 4 + [2] * 4]
+    done = invoke("bench", "--compare", *names)
+    assert done.exit_code == 0, done.output
+    assert "only in the second" in done.stdout
+    (tmp_path / "c.json").write_text("{}")
+    assert_one_line_error(invoke("bench", "--compare", names[0], tmp_path / "c.json"), "c.json", "not a bench")
+    assert invoke("bench", run / "bundle", "--compare", *names).exit_code == 2
+    assert invoke("bench", run / "bundle", "--scenario", "offline").exit_code == 2
 
 
 def test_inspect_knows_what_it_sees(run: Path, tmp_path: Path) -> None:
@@ -167,11 +214,13 @@ def test_inspect_knows_what_it_sees(run: Path, tmp_path: Path) -> None:
         assert_one_line_error(invoke("inspect", path), path.name)
 
 
-def test_device_commands_need_no_torch(run: Path, requests: Path) -> None:
+def test_device_commands_need_no_torch(run: Path, requests: Path, tmp_path: Path) -> None:
     """A device has the base install: it predicts, measures and inspects with it."""
+    out = tmp_path
     for command in (
         ["predict", run / "bundle", requests],
-        ["bench", run / "bundle", "--batch", "1", "--seconds", "0.02"],
+        ["bench", run / "bundle", "--seconds", "0.02", "--scenario", "single,server", "--json", out / "b.json"],
+        ["bench", "--compare", out / "b.json", out / "b.json"],
         ["inspect", run / "bundle"],
         ["--help"],
     ):

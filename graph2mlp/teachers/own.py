@@ -65,9 +65,7 @@ class OwnTeacher(Teacher):
         """The edges as they are: what the module makes of them is its own affair."""
         return edge_index
 
-    def forward(
-        self, x: Features, adjacency: Tensor, ids: Tensor | None = None
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def forward(self, x: Features, adjacency: Tensor, ids: Tensor | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
         heard: dict[str, Tensor] = {}
 
         def listen(name: str) -> Callable[..., None]:
