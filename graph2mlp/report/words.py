@@ -1,0 +1,64 @@
+"""Numbers and names as a reader wants them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+__all__ = ["PARTS", "count", "listed", "microseconds", "percent", "points", "shortened", "significance"]
+
+PARTS = {
+    "test": "test nodes",
+    "tran": "observed test nodes",
+    "ind": "unseen nodes, with their edges",
+    "prod": "production mix",
+    "cold": "unseen nodes, without edges",
+}
+"""What is asked about in each column of a result."""
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """A fraction in %."""
+    return f"{100 * share:.{digits}f} %"
+
+
+def points(difference: float, digits: int = 1) -> str:
+    """A difference of two fractions in percentage points, always with its sign."""
+    value = round(100 * difference, digits)
+    sign = "+" if value > 0 else "−" if value < 0 else "±"
+    return f"{sign}{abs(value):.{digits}f}"
+
+
+def count(value: int, one: str, many: str | None = None) -> str:
+    """`1 node`, `1,177 nodes`."""
+    return f"{value:,} {one if value == 1 else many or one + 's'}"
+
+
+def microseconds(value: float) -> str:
+    """Three digits, in the unit that keeps them readable."""
+    if value >= 1e6:
+        return f"{value / 1e6:.3g} s"
+    if value >= 1e4:
+        return f"{value / 1e3:.3g} ms"
+    return f"{value:,.0f} µs" if value >= 100 else f"{value:.1f} µs"
+
+
+def listed(words: Iterable[str]) -> str:
+    """`a, b and c`."""
+    *before, last = list(words)
+    return f"{', '.join(before)} and {last}" if before else last
+
+
+def shortened(name: str, length: int) -> str:
+    """At most `length` characters."""
+    return name if len(name) <= length else name[: length - 1].rstrip() + "…"
+
+
+def significance(probability: float) -> str:
+    """A probability in an English bracket."""
+    return (
+        "p < 0.001"
+        if probability < 0.001
+        else f"p = {probability:.3f}"
+        if probability < 0.1
+        else f"p = {probability:.2f}"
+    )
