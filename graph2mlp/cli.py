@@ -134,6 +134,7 @@ def distill(
                 result = distill_seeds(settings, seeds, out, **how)
         _show(result_table(result))
         typer.echo(f"run: {out}")
+        typer.echo(f"report: {out / 'report.html'}")
 
 
 @app.command()
@@ -197,6 +198,7 @@ def bench(
         Path | None, typer.Option("--json", help="Write the rows, and what was measured on, as JSON.")
     ] = None,
     csv: Annotated[Path | None, typer.Option("--csv", help="Write the rows as CSV.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write the rows as a page to look at.")] = None,
 ) -> None:
     """Measure a bundle on this machine: percentiles, CPU time, memory, size."""
     with _one_line_errors():
@@ -215,6 +217,10 @@ def bench(
             write_bench_json(json, rows, bundle=bundle)
         if csv is not None:
             write_bench_csv(csv, rows, bundle=bundle)
+        if html is not None:
+            from graph2mlp.report import write_bench_report
+
+            write_bench_report(html, rows, bundle=bundle)
         _show(latency_table(rows))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graph2mlp.report.markup import Markup, element
-from graph2mlp.report.svg import WIDTH, figure, label, linear, logarithmic, marker, x_axis
+from graph2mlp.report.svg import WIDTH, Scale, figure, label, linear, logarithmic, marker, x_axis
 from graph2mlp.report.words import microseconds, percent, shortened
 
 __all__ = ["Cost", "cost_chart", "spread_chart", "trade_chart"]
@@ -46,81 +46,84 @@ def cost_chart(name: str, title: str, costs: Sequence[Cost], *, note: str | None
 
 
 def spread_chart(name: str, title: str, costs: Sequence[Cost]) -> Markup:
-    """From the smallest to the largest known percentile, on a logarithmic scale; the point is the median."""
+    """From the smallest to the largest known percentile, on a logarithmic scale; the mark is the median."""
     values = [value for one in costs for value in one.percentiles.values() if value > 0]
     scale = logarithmic(values, 6.0, WIDTH - 12.0)
-    parts, y = [], 0.0
+    ranks = sorted({rank for one in costs for rank in one.percentiles})
+    head = " · ".join(f"p{rank:g}" for rank in ranks) + ", µs"
+    parts, y = [label(WIDTH, 10, head, at="end", class_="tick")], 8.0
     for one in costs:
         y += 40
-        low, high = scale(min(one.percentiles.values())), scale(max(one.percentiles.values()))
-        marks = [
-            element(
-                "line",
-                element("title", f"{one.name}: {_ordinal(rank)} {microseconds(value)}"),
-                x1=scale(value),
-                x2=scale(value),
-                y1=y - 5,
-                y2=y + 5,
-                class_=f"{one.role} whisker",
-            )
-            for rank, value in one.percentiles.items()
-            if rank != 50
-        ]
-        ranks = ", ".join(f"{_ordinal(rank)} {microseconds(value)}" for rank, value in sorted(one.percentiles.items()))
         parts += [
-            label(0, y - 12, shortened(one.name + (" *" if one.noisy else ""), 24), class_="name"),
-            label(WIDTH, y - 12, ranks, at="end", class_="tick"),
-            element("line", x1=low, x2=high, y1=y, y2=y, class_=f"{one.role} whisker"),
-            *marks,
-            marker(one.role, scale(one.median), y, f"{one.name}: median {microseconds(one.median)}"),
+            label(0, y - 12, shortened(one.name + (" *" if one.noisy else ""), 31), class_="name"),
+            label(
+                WIDTH,
+                y - 12,
+                " · ".join(_number(one.percentiles.get(rank)) for rank in ranks),
+                at="end",
+                class_="value",
+            ),
+            _range(one, scale, y),
         ]
     told = "; ".join(f"{one.name}: median {microseconds(one.median)}" for one in costs)
-    axis = x_axis(scale, 6, y + 12, microseconds, title="time per call, logarithmic")
+    axis = x_axis(scale, 16, y + 12, lambda value: f"{value:,g}", title="µs per call, logarithmic")
     return figure(name, title, told + ".", y + 46, axis, *parts)
 
 
-def trade_chart(name: str, title: str, costs: Sequence[Cost]) -> Markup:
-    """Accuracy over latency: up and to the left is better. Names stand at the points, numbers in the table."""
-    known = [(one, one.accuracy) for one in costs if one.accuracy is not None]
-    left, bottom = 40.0, 214.0
-    across = logarithmic([one.median for one, _ in known], left, WIDTH - 16.0)
-    up = linear([accuracy for _, accuracy in known], bottom, 14.0, least=0.04, ticks=5)
-    ticks = [
-        part
-        for tick in up.ticks
-        for part in (
-            element("line", x1=left, x2=WIDTH - 16, y1=up(tick), y2=up(tick), class_="grid"),
-            label(left - 6, up(tick) + 4, f"{100 * tick:g}", at="end", class_="tick"),
+def _range(one: Cost, scale: Scale, y: float) -> Markup:
+    ends = [
+        element(
+            "line",
+            element("title", f"{one.name}: p{rank:g} {microseconds(value)}"),
+            x1=scale(value),
+            x2=scale(value),
+            y1=y - 5,
+            y2=y + 5,
+            class_=f"{one.role} whisker",
         )
+        for rank, value in one.percentiles.items()
+        if rank != 50
     ]
-    marks, words, taken = [], [], []
-    for one, accuracy in sorted(known, key=lambda pair: pair[0].median):
-        x, y = across(one.median), up(accuracy)
-        marks.append(marker(one.role, x, y, f"{one.name}: {percent(accuracy)}, {microseconds(one.median)}"))
-        short = shortened(one.name, 26)
-        at = "end" if x > WIDTH / 2 else "start"
-        place = _free(y, x, taken)
-        taken.append((x, place))
-        words.append(label(x + (-9 if at == "end" else 9), place + 4, short, at=at, class_=f"{one.role}-text"))
+    low, high = scale(min(one.percentiles.values())), scale(max(one.percentiles.values()))
+    line = element("line", x1=low, x2=high, y1=y, y2=y, class_=f"{one.role} whisker")
+    told = f"{one.name}: median {microseconds(one.median)}"
+    return element("g", line, *ends, marker(one.role, scale(one.median), y, told))
+
+
+def trade_chart(name: str, title: str, costs: Sequence[Cost]) -> Markup:
+    """Accuracy over latency: up and to the left is better. Points have numbers; their names stand below, fastest first."""
+    known = sorted(((one, one.accuracy) for one in costs if one.accuracy is not None), key=lambda pair: pair[0].median)
+    left, right, bottom = 40.0, WIDTH - 12.0, 190.0
+    across = logarithmic([one.median for one, _ in known], left, right)
+    up = linear([accuracy for _, accuracy in known], bottom, 20.0, least=0.04, ticks=5)
+    parts = [x_axis(across, 20, bottom, lambda value: f"{value:,g}", title="median µs per call, logarithmic")]
+    for tick in up.ticks:
+        parts.append(element("line", x1=left, x2=right, y1=up(tick), y2=up(tick), class_="grid"))
+        parts.append(label(left - 6, up(tick) + 4, f"{100 * tick:g}", at="end", class_="tick"))
+    taken: list[tuple[float, float]] = []
+    y = bottom + 44
+    for number, (one, accuracy) in enumerate(known, 1):
+        place, height = across(one.median), up(accuracy)
+        above = height - 9 - 12 * sum(abs(place - x) < 12 and abs(height - h) < 12 for x, h in taken)
+        taken.append((place, height))
+        told = f"{one.name}: {percent(accuracy)}, {microseconds(one.median)}"
+        parts += [
+            marker(one.role, place, height, told),
+            label(place, above, number, at="middle", class_=f"{one.role}-text"),
+            label(0, y, f"{number}  {shortened(one.name, 34)}", class_=f"{one.role}-text"),
+            label(WIDTH - 70, y, percent(accuracy), at="end", class_="value"),
+            label(WIDTH, y, microseconds(one.median), at="end", class_="value"),
+        ]
+        y += 18
     told = "; ".join(f"{one.name}: {percent(accuracy)} in {microseconds(one.median)}" for one, accuracy in known)
-    axis = x_axis(across, 14, bottom, microseconds, title="median time per call, logarithmic")
-    return figure(name, title, told + ".", bottom + 36, axis, *ticks, *marks, *words)
+    return figure(name, title, told + ".", y - 8, *parts)
 
 
-def _free(wanted: float, x: float, taken: Sequence[tuple[float, float]]) -> float:
-    """The nearest height to `wanted` at which no label of about the same place stands."""
-    for step in range(40):
-        for place in (wanted + 13 * step, wanted - 13 * step):
-            if 14 <= place <= 214 and all(
-                abs(place - other) >= 12.5 for beside, other in taken if abs(beside - x) < 190
-            ):
-                return place
-    return wanted
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 
 def _times(ratio: float) -> str:
     return f"{ratio:,.0f}×" if ratio >= 10 else f"{ratio:.1f}×"
-
-
-def _ordinal(rank: float) -> str:
-    return f"p{rank:g}"

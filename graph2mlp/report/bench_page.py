@@ -72,16 +72,16 @@ def _key(rows: Sequence[Row]) -> Markup:
     first = _fastest(rows)
     if first is None:
         return key_figures([])
-    figures = [("median", microseconds(first["p50_us"]), f"batch {first['batch']}, inputs ready")]
+    figures = [("median", microseconds(first["p50_us"]), [f"batch {first['batch']}, inputs ready"])]
     if first.get("p99_us") is not None:
-        figures.append(("99th percentile", microseconds(first["p99_us"]), f"of {count(first['n'], 'call')}"))
+        figures.append(("99th percentile", microseconds(first["p99_us"]), [f"of {count(first['n'], 'call')}"]))
     checked = [row for row in rows if row["what"] == ANSWER and row["bundle"] == first["bundle"]]
     if answered := min(checked, key=lambda row: int(row["batch"]), default=None):
-        figures.append(("with checks", microseconds(answered["p50_us"]), "from arrays, ids and numbers validated"))
+        figures.append(("with checks", microseconds(answered["p50_us"]), ["from arrays, ids and numbers validated"]))
     if first.get("accuracy") is not None:
-        figures.append(("accuracy", percent(first["accuracy"]), "of this very file, at export"))
-    figures.append(("size", f"{first['size_kb']:,.0f} KiB", "what must be on the device"))
-    figures.append(("input regime", str(first["regime"]), count(int(first["threads"]), "thread")))
+        figures.append(("accuracy", percent(first["accuracy"]), ["of this very file, at export"]))
+    figures.append(("size", f"{first['size_kb']:,.0f} KiB", ["what must be on the device"]))
+    figures.append(("input regime", str(first["regime"]), [count(int(first["threads"]), "thread")]))
     return key_figures(figures)
 
 

@@ -11,11 +11,9 @@ from graph2mlp.report.data import Curve, RunFiles
 from graph2mlp.report.lines import Series, curve_chart
 from graph2mlp.report.markup import Markup, element
 from graph2mlp.report.page import charts, details, facts, paragraph, section, table
-from graph2mlp.report.words import count, percent
+from graph2mlp.report.words import ROLES, count, percent
 
 __all__ = ["about_section", "seeds_section", "training_section"]
-
-_NAMES = {"mlp": "plain MLP", "teacher": "teacher", "student": "student"}
 
 
 def training_section(run: RunFiles) -> Markup:
@@ -69,7 +67,7 @@ def _series(curves: Sequence[Curve], figure: str) -> list[Series]:
     teachers = sum(one.role == "teacher" for one in curves)
     found = []
     for curve in curves:
-        name = _NAMES.get(curve.role, curve.stage) if named[curve.role] == curve.stage else ""
+        name = ROLES.get(curve.role, curve.stage) if named[curve.role] == curve.stage else ""
         if name and curve.role == "teacher" and teachers > 1:
             name = f"{teachers} teachers"
         if one := _one(curve, figure, name):
@@ -113,7 +111,7 @@ def seeds_section(runs: Sequence[RunFiles], opened: RunFiles) -> Markup:
             for role in runs[0].roles
         ]
         rows.append([link, f"{100 * run.result['student']['val']:.2f}", *cells])
-    head = ["", "student, val", *(f"{_NAMES[role]}, {column}" for column in columns for role in runs[0].roles)]
+    head = ["", "student, val", *(f"{ROLES[role]}, {column}" for column in columns for role in runs[0].roles)]
     best = percent(opened.result["student"]["val"])
     words = (
         f"What follows is about seed {opened.result['seed']}, the best on validation ({best}); "

@@ -12,10 +12,9 @@ from typing import Any
 
 from graph2mlp.errors import RunError
 
-__all__ = ["Benches", "Curve", "RunFiles", "read_benches", "read_run", "read_runs"]
+__all__ = ["Benches", "Curve", "RunFiles", "put_together", "read_benches", "read_run", "read_runs"]
 
 SCHEMA = 1
-ROLES = ("student", "teacher", "mlp")
 
 
 @dataclass(frozen=True)
@@ -110,6 +109,11 @@ def read_benches(files: Sequence[Path]) -> Benches:
     for file, one in zip(files, found, strict=True):
         if not one.get("rows") or not {"bundle", "environment"} <= one.keys():
             raise RunError(f"{file} is not a bench: it has no rows. Make one with: graph2mlp bench BUNDLE --json FILE")
+    return put_together(found)
+
+
+def put_together(found: Sequence[Mapping[str, Any]]) -> Benches:
+    """The rows of several bench records, each with its bundle, and every machine once."""
     rows = [{**row, "bundle": one["bundle"]} for one in found for row in one["rows"]]
     environments: list[Mapping[str, str]] = []
     for one in found:

@@ -12,7 +12,7 @@ from graph2mlp.report.words import percent, points, shortened
 
 __all__ = ["Group", "Line", "group_chart", "setting_chart"]
 
-_LEFT, _RIGHT = 96.0, WIDTH - 62.0
+_LEFT, _RIGHT = 114.0, WIDTH - 62.0
 
 
 @dataclass(frozen=True)
@@ -89,17 +89,17 @@ def group_chart(name: str, title: str, groups: Sequence[Group], *, note: str | N
         over = "vs teacher" if against == "teacher" else "vs MLP"
         parts.append(label(WIDTH, 10, over, at="end", class_="tick"))
     for one in groups:
-        y += 26
+        y += 31
         parts.append(_group(one, scale, y, against))
-    axis = x_axis(scale, 18, y + 12, lambda share: f"{100 * share:g}", title="accuracy, %")
+    axis = x_axis(scale, 18, y + 14, lambda share: f"{100 * share:g}", title="accuracy, %")
     told = ". ".join(_told(one) for one in groups) + "."
-    return figure(name, title, told, y + 48, axis, *parts, note=note)
+    return figure(name, title, told, y + 50, axis, *parts, note=note)
 
 
 def _group(one: Group, scale: Scale, y: float, against: str | None) -> Markup:
     title = element("title", one.name)
     named = join(
-        element("text", title, shortened(one.name, 15), x=_LEFT - 12, y=y - 3, text_anchor="end", class_="name"),
+        element("text", title, shortened(one.name, 17), x=_LEFT - 12, y=y - 3, text_anchor="end", class_="name"),
         label(_LEFT - 12, y + 9, f"n = {one.nodes:,}", at="end", class_="tick"),
     )
     if not one.nodes:

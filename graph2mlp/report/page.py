@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graph2mlp.report.markup import Markup, element, join
+from graph2mlp.report.markup import Markup, element
 from graph2mlp.report.style import STYLE
 
-__all__ = ["charts", "details", "facts", "key_figures", "page", "paragraph", "section", "table"]
+__all__ = [
+    "absent",
+    "beside",
+    "charts",
+    "columns",
+    "details",
+    "facts",
+    "key_figures",
+    "page",
+    "paragraph",
+    "section",
+    "table",
+]
 
 
 def page(title: str, *blocks: object) -> str:
@@ -40,23 +52,38 @@ def charts(*figures: Markup) -> Markup:
     return element("div", *figures, class_="charts")
 
 
+def columns(*figures: Markup) -> Markup:
+    """Figures of different heights, filling two columns where there is room."""
+    return element("div", *figures, class_="columns")
+
+
+def beside(*blocks: Markup) -> Markup:
+    """A figure and its table, one below the other where there is no room."""
+    return element("div", *blocks, class_="beside")
+
+
 def details(summary: str, *blocks: object) -> Markup:
     """Something to unfold; printed in full."""
     return element("details", element("summary", summary), *blocks)
 
 
-def key_figures(figures: Sequence[tuple[str, str, str]]) -> Markup:
-    """What, its number, and a few words below."""
+def key_figures(figures: Sequence[tuple[str, str, Sequence[str]]]) -> Markup:
+    """What, its number, and lines of words below."""
     blocks = [
-        element("div", element("dt", what), element("dd", number, class_="figure"), element("dd", more))
+        element(
+            "div",
+            element("dt", what),
+            element("dd", number, class_="figure"),
+            *(element("dd", words) for words in more if words),
+        )
         for what, number, more in figures
     ]
     return element("dl", *blocks, class_="key")
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, caption: str | None = None) -> Markup:
+def table(heads: Sequence[str], rows: Sequence[Sequence[object]], *, caption: str | None = None) -> Markup:
     """Names in the first column, numbers aligned right in the others; scrolls in a box of its own."""
-    head = element("thead", element("tr", *(element("th", column, scope="col") for column in columns)))
+    head = element("thead", element("tr", *(element("th", column, scope="col") for column in heads)))
     body = element(
         "tbody",
         *(
@@ -66,7 +93,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, caption: 
     )
     inside = element("table", element("caption", caption) if caption else None, head, body)
     return element(
-        "div", inside, class_="scroll", tabindex="0", role="region", aria_label=caption or columns[0] or "table"
+        "div", inside, class_="scroll", tabindex="0", role="region", aria_label=caption or heads[0] or "table"
     )
 
 
@@ -76,6 +103,7 @@ def facts(rows: Sequence[tuple[str, object]]) -> Markup:
     return element("table", element("tbody", *lines), class_="facts")
 
 
-def lines(*texts: object) -> Markup:
-    """Texts one below the other."""
-    return join(*(element("p", one) for one in texts))
+def absent(what: str) -> Markup:
+    """In the place of something that runs of an earlier version did not keep."""
+    words = f"This run folder does not hold {what}: it was made by an earlier version. Run distill again to have it."
+    return paragraph(words, class_="missing")

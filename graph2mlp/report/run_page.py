@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 from graph2mlp.report.course_sections import about_section, seeds_section, training_section
 from graph2mlp.report.data import RunFiles
+from graph2mlp.report.error_sections import calibration_section, confusion_section
 from graph2mlp.report.markup import element
 from graph2mlp.report.page import page, paragraph
 from graph2mlp.report.run_sections import (
     accuracy_section,
-    calibration_section,
-    confusion_section,
     groups_section,
     key_section,
 )

@@ -8,16 +8,14 @@ from typing import Any
 
 from graph2mlp.report.data import RunFiles
 from graph2mlp.report.dots import Group, Line, group_chart, setting_chart
-from graph2mlp.report.lines import reliability_chart
 from graph2mlp.report.markup import Markup, element
-from graph2mlp.report.page import charts, details, key_figures, paragraph, section, table
-from graph2mlp.report.statistics import FEW, calibration_error, wilson
+from graph2mlp.report.page import absent, beside, columns, details, key_figures, paragraph, section, table
+from graph2mlp.report.statistics import FEW, wilson
 from graph2mlp.report.verdict import mean, reading
-from graph2mlp.report.words import PARTS, percent, points
+from graph2mlp.report.words import PARTS, ROLES, percent
 
-__all__ = ["accuracy_section", "calibration_section", "confusion_section", "groups_section", "key_section"]
+__all__ = ["accuracy_section", "groups_section", "key_section"]
 
-NAMES = {"mlp": "plain MLP", "teacher": "teacher", "student": "student"}
 _MOST_GROUPS = 40
 
 REGIMES = {
@@ -29,26 +27,26 @@ REGIMES = {
 
 def key_section(runs: Sequence[RunFiles]) -> Markup:
     """The student's accuracy for each kind of node, with the others below; then what it is."""
-    figures = []
+    figures: list[tuple[str, str, list[str]]] = []
     for column in runs[0].columns:
-        beside = [
-            f"{NAMES[role]} {percent(value)}"
+        others = [
+            f"{ROLES[role]} {percent(value)}"
             for role in ("teacher", "mlp")
             if (value := mean(runs, role, column)) is not None
         ]
         value = mean(runs, "student", column)
-        figures.append((f"{column}: {PARTS[column]}", "-" if value is None else percent(value), ", ".join(beside)))
+        figures.append((column, "-" if value is None else percent(value), [PARTS[column], ", ".join(others)]))
     result = runs[0].result
     student = result["student"]
     agreed = [run.result["student"].get("agreement") for run in runs]
     if all(one is not None for one in agreed):
         figures.append(
-            ("agreement with the teacher", percent(sum(agreed) / len(agreed)), "same class on observed test nodes")
+            ("agreement with the teacher", percent(sum(agreed) / len(agreed)), ["same class on observed test nodes"])
         )
     size = f"{student['layers']} layers, {student['hidden']} wide"
-    figures.append(("student's parameters", f"{student['parameters']:,}", size))
+    figures.append(("student's parameters", f"{student['parameters']:,}", [size]))
     regime = str(result.get("regime", "unknown"))
-    figures.append(("input regime", regime, REGIMES.get(regime, "")))
+    figures.append(("input regime", regime, [REGIMES.get(regime, "")]))
     return key_figures(figures)
 
 
@@ -63,7 +61,7 @@ def accuracy_section(runs: Sequence[RunFiles]) -> Markup:
             if known:
                 seeds = known if len(runs) > 1 else ()
                 interval = None if seeds else _interval(runs[0], role, column)
-                lines.append(Line(role, NAMES[role], sum(known) / len(known), seeds, interval))
+                lines.append(Line(role, ROLES[role], sum(known) / len(known), seeds, interval))
         settings[f"{column}: {PARTS[column]}"] = lines
     many = len(runs) > 1
     words = (
@@ -73,7 +71,7 @@ def accuracy_section(runs: Sequence[RunFiles]) -> Markup:
     )
     title = "Accuracy by setting" if "ind" in runs[0].columns else "Accuracy on the test nodes"
     chart = setting_chart("accuracy", title, settings)
-    return section("Accuracy", paragraph(words, class_="note"), charts(chart, _accuracy_table(runs)))
+    return section("Accuracy", paragraph(words, class_="note"), beside(chart, _accuracy_table(runs)))
 
 
 def _interval(run: RunFiles, role: str, column: str) -> tuple[float, float] | None:
@@ -84,19 +82,19 @@ def _interval(run: RunFiles, role: str, column: str) -> tuple[float, float] | No
 
 
 def _accuracy_table(runs: Sequence[RunFiles]) -> Markup:
-    columns = ["val", *runs[0].columns]
+    reported = ["val", *runs[0].columns]
     rows = []
     for role in runs[0].roles:
-        name = NAMES[role]
+        name = ROLES[role]
         if role == "teacher":
             name += f" ({runs[0].result['teacher']['name']})"
         if role == "student":
             name += f" ({runs[0].result['method']})"
-        cells = [_cell([run.accuracy(role, column) for run in runs]) for column in columns]
+        cells = [_cell([run.accuracy(role, column) for run in runs]) for column in reported]
         parameters = runs[0].result[role].get("parameters")
         rows.append([name, *cells, "-" if parameters is None else f"{parameters:,}"])
     spread = ", mean ± standard deviation over seeds" if len(runs) > 1 else ""
-    return table(["", *columns, "parameters"], rows, caption=f"Accuracy, %{spread}")
+    return table(["", *reported, "parameters"], rows, caption=f"Accuracy, %{spread}")
 
 
 def _cell(values: Sequence[float | None]) -> str:
@@ -110,7 +108,7 @@ def _cell(values: Sequence[float | None]) -> str:
 def groups_section(run: RunFiles) -> Markup:
     """Student, teacher and MLP by degree, by class and by the student's confidence."""
     if run.details is None:
-        return section("Where the student loses", _absent("breakdown.json, the answers by group of nodes"))
+        return section("Where the student loses", absent("breakdown.json, the answers by group of nodes"))
     blocks: list[Markup] = [
         paragraph(
             "Whiskers: 95 % Wilson interval of the student. Hollow marks and grey differences: fewer than "
@@ -124,19 +122,20 @@ def groups_section(run: RunFiles) -> Markup:
             blocks.append(element("h3", f"{part}: {PARTS[part]}, {found['nodes']:,}"))
         if words := reading(part, found):
             blocks.append(paragraph(words))
-        figures = [_group_chart(part, kind, groups) for kind, groups in found["groups"].items()]
-        numbers = [_group_table(kind, groups) for kind, groups in found["groups"].items()]
-        blocks += [_key(), charts(*figures), details("Show the numbers", *numbers)]
+        kinds = [kind for kind in _KINDS if kind in found["groups"]]
+        figures = [_group_chart(part, kind, found["groups"][kind]) for kind in kinds]
+        numbers = [_group_table(kind, found["groups"][kind]) for kind in kinds]
+        blocks += [_key(), columns(*figures), details("Show the numbers", *numbers)]
     return section("Where the student loses", *blocks)
 
 
-_KINDS = {"degree": "By degree", "class": "By true class", "confidence": "By the student's confidence"}
+_KINDS = {"degree": "By degree", "confidence": "By the student's confidence", "class": "By true class"}
 
 
 def _key() -> Markup:
     """What the marks are, for a chart that has no room to say it at each."""
     signs = (("student", "●"), ("teacher", "◆"), ("mlp", "■"))
-    words = [element("span", f"{sign} {NAMES[role]}  ", class_=f"{role}-text") for role, sign in signs]
+    words = [element("span", f"{sign} {ROLES[role]}  ", class_=f"{role}-text") for role, sign in signs]
     return element("p", *words, class_="note")
 
 
@@ -165,9 +164,9 @@ def _group_table(kind: str, groups: Sequence[Mapping[str, Any]]) -> Markup:
         cells = [_with_interval(one["right"][role], one["nodes"]) for role in roles]
         against = [str(one["gained"]), str(one["lost"])] if "gained" in one else []
         rows.append([_short_name(kind, one), f"{one['nodes']:,}", *cells, *against])
-    columns = ["", "nodes", *(NAMES[role] for role in roles)]
-    columns += ["only student right", "only teacher right"] if "teacher" in roles else []
-    return table(columns, rows, caption=f"{_KINDS[kind]}: accuracy in % and 95 % interval")
+    heads = ["", "nodes", *(ROLES[role] for role in roles)]
+    heads += ["only student right", "only teacher right"] if "teacher" in roles else []
+    return table(heads, rows, caption=f"{_KINDS[kind]}: accuracy in % and 95 % interval")
 
 
 def _with_interval(right: int, nodes: int) -> str:
@@ -175,76 +174,3 @@ def _with_interval(right: int, nodes: int) -> str:
         return "-"
     low, high = wilson(right, nodes)
     return f"{100 * right / nodes:.1f} ({100 * low:.1f} to {100 * high:.1f})"
-
-
-def calibration_section(run: RunFiles) -> Markup:
-    """Is a network as often right as it says?"""
-    title = "Calibration"
-    if run.details is None:
-        return section(title, _absent("breakdown.json, the confidences"))
-    figures, rows = [], []
-    parts = run.details["parts"]
-    for part, found in parts.items():
-        bins = found["calibration"]
-        shown = {role: bins[role] for role in ("teacher", "student") if role in bins}
-        name = "Right answers over confidence, %" + (f" ({part})" if len(parts) > 1 else "")
-        figures.append(reliability_chart(f"{part}-calibration", name, shown))
-        for role in ("mlp", "teacher", "student"):
-            if role in bins and found["nodes"]:
-                sure = sum(one["confidence"] * one["nodes"] for one in bins[role]) / found["nodes"]
-                right = found["right"][role] / found["nodes"]
-                name = NAMES[role] + (f", {part}" if len(parts) > 1 else "")
-                rows.append(
-                    [name, percent(calibration_error(bins[role])), percent(sure), percent(right), points(sure - right)]
-                )
-    columns = ["", "expected calibration error", "mean confidence", "accuracy", "confidence minus accuracy, points"]
-    words = (
-        "On the dashed line a network is right as often as it says; above it, it is too modest, below too sure. "
-        "Ten bins; hollow marks hold fewer than 10 nodes. The whisker is the student's 95 % interval."
-    )
-    return section(
-        title, paragraph(words, class_="note"), charts(*figures), table(columns, rows, caption="Calibration")
-    )
-
-
-def confusion_section(run: RunFiles) -> Markup | None:
-    """What the student takes for what; nothing for graphs of many classes."""
-    if run.details is None:
-        return None
-    matrices = [
-        _matrix(part, run.details["classes"], found["confusion"])
-        for part, found in run.details["parts"].items()
-        if found["confusion"] is not None
-    ]
-    if not matrices:
-        return None
-    words = "Rows: true class; columns: the student's answer; numbers of test nodes, shaded by their share of the row."
-    return section("Which classes it confuses", paragraph(words, class_="note"), *matrices)
-
-
-def _matrix(part: str, names: Sequence[str], counts: Sequence[Sequence[int]]) -> Markup:
-    head = element(
-        "thead", element("tr", element("th", ""), *(element("th", name, scope="col", title=name) for name in names))
-    )
-    rows = []
-    for number, (name, row) in enumerate(zip(names, counts, strict=True)):
-        total = sum(row) or 1
-        cells = [_matrix_cell(value, value / total, column == number) for column, value in enumerate(row)]
-        rows.append(element("tr", element("th", name, scope="row", title=name), *cells))
-    caption = element("caption", PARTS[part].capitalize())
-    inside = element("table", caption, head, element("tbody", *rows), class_="matrix")
-    return element("div", inside, class_="scroll", tabindex="0", role="region", aria_label=f"Confusion, {PARTS[part]}")
-
-
-def _matrix_cell(value: int, share: float, right: bool) -> Markup:
-    if not value:
-        return element("td", "·", class_="none")
-    # Never so dark that the number on it is hard to read.
-    return element("td", f"{value}", class_="right" if right else "wrong", style=f"--share:{8 + 27 * share:.0f}%")
-
-
-def _absent(what: str) -> Markup:
-    return paragraph(
-        f"This run folder does not hold {what}: it was made by an earlier version. Run distill again to have it.",
-        class_="missing",
-    )

@@ -50,7 +50,7 @@ html{-webkit-text-size-adjust:100%;text-size-adjust:100%}
 body{margin:0;background:var(--paper);color:var(--ink);
   font:1rem/1.55 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;
   font-variant-numeric:tabular-nums;overflow-wrap:anywhere}
-main{max-width:72rem;margin:0 auto;padding:2.5rem 1.25rem 4rem}
+main{max-width:66rem;margin:0 auto;padding:2.5rem 1.25rem 4rem}
 .kicker{margin:0;color:var(--muted);font-size:.875rem}
 h1{margin:.25rem 0 1rem;font-size:1.75rem;line-height:1.25;font-weight:650;letter-spacing:-.01em;max-width:34em}
 h2{margin:3.5rem 0 .5rem;padding-top:1rem;border-top:1px solid var(--line);
@@ -59,17 +59,22 @@ h3{margin:2rem 0 .25rem;font-size:1rem;font-weight:650}
 p{margin:.5rem 0;max-width:44em}
 .lead{font-size:1.0625rem}
 .note,.missing{color:var(--muted);font-size:.875rem}
-dl.key{display:grid;grid-template-columns:repeat(auto-fit,minmax(9.5rem,1fr));gap:1.25rem 1.5rem;margin:1.75rem 0 0}
-dl.key dt{color:var(--muted);font-size:.8125rem;line-height:1.3}
+dl.key{display:grid;grid-template-columns:repeat(auto-fill,minmax(13rem,1fr));gap:1.5rem;margin:1.75rem 0 0}
+dl.key dt{font-size:.875rem;line-height:1.3}
 dl.key dd{margin:0;font-size:.8125rem;line-height:1.4;color:var(--muted)}
 dl.key dd.figure{font-size:1.625rem;line-height:1.35;font-weight:600;color:var(--ink)}
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,20rem),1fr));gap:2rem 3rem;margin:1.25rem 0;
-  align-items:start}
-figure{margin:0;max-width:29rem;break-inside:avoid}
+.charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,22rem),1fr));gap:2rem 3.5rem;
+  margin:1.25rem 0;align-items:start}
+.columns{columns:2 20rem;column-gap:3.5rem;margin:1.25rem 0}
+.columns>*{break-inside:avoid;margin:0 0 2rem}
+.beside{display:flex;flex-wrap:wrap;gap:1rem 3.5rem;align-items:flex-start;margin:1.25rem 0}
+.beside>figure{flex:1 1 20rem}
+.beside>.scroll{flex:0 1 auto;margin-top:0}
+figure{margin:0;max-width:28rem}
 figcaption{font-size:.9375rem;font-weight:600;margin-bottom:.5rem}
 svg{display:block;width:100%;height:auto;overflow:visible;
   font:12px system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
-svg text{fill:var(--ink)}
+svg text{fill:var(--ink);paint-order:stroke;stroke:var(--paper);stroke-width:3px;stroke-linejoin:round}
 svg .tick,svg .axis{fill:var(--muted);font-size:11px}
 svg .heading{font-weight:600}
 svg .value{font-weight:600}
@@ -86,7 +91,9 @@ thead th{color:var(--muted);font-weight:500}
 tbody th{font-weight:500;max-width:22rem;overflow:hidden;text-overflow:ellipsis}
 table.matrix td{text-align:center;min-width:2.4rem;padding:.3rem .4rem;border:1px solid var(--paper)}
 table.matrix th{padding-right:.6rem;max-width:9rem}
-table.matrix thead th{text-align:center;max-width:4.5rem}
+table.matrix thead th{text-align:center;vertical-align:bottom}
+table.matrix .tall{display:inline-block;writing-mode:vertical-rl;transform:rotate(180deg);max-height:9rem;
+  overflow:hidden;text-overflow:ellipsis}
 table.matrix td.right{background:color-mix(in srgb,var(--student) var(--share),transparent)}
 table.matrix td.wrong{background:color-mix(in srgb,var(--teacher) var(--share),transparent)}
 table.matrix td.none{color:var(--muted)}
@@ -99,9 +106,9 @@ pre{margin:.75rem 0;padding:.75rem 1rem;background:var(--wash);border-radius:.25
   line-height:1.5;overflow-wrap:normal}
 code{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 @media (max-width:30rem){main{padding:1.5rem 1rem 3rem}h1{font-size:1.375rem}h2{margin-top:2.5rem}
-  dl.key{grid-template-columns:1fr 1fr;gap:1rem}.charts{gap:2rem}}
+  dl.key{grid-template-columns:1fr 1fr;gap:1rem}}
 @media print{main{max-width:none;padding:0}body{font-size:10pt}h2,h3,summary{break-after:avoid}tr{break-inside:avoid}
-  .charts{grid-template-columns:1fr 1fr}.scroll{overflow:visible}
+  .charts,.columns{display:block;columns:2}.charts>*{break-inside:avoid;margin:0 0 1.5rem}.scroll{overflow:visible}
   details::details-content{content-visibility:visible;display:block;block-size:auto}}
 """
     + _MARKS

@@ -105,18 +105,21 @@ def reading(part: str, found: Mapping[str, Any]) -> str:
     """Where, among the groups of one part, the student loses most to its teacher; or that it loses nowhere."""
     if "gained" not in found:
         return ""
-    worst: tuple[int, str] | None = None
-    for kind, groups in found["groups"].items():
-        for group in groups:
-            net = group["lost"] - group["gained"]
-            if net > 0 and (worst is None or net > worst[0]):
-                likely = significance(chance(group["gained"], group["lost"]))
-                counts = f"{count(group['nodes'], 'node')}; {group['lost']} lost, {group['gained']} gained, {likely}"
-                worst = (net, f"{group_name(kind, group)} ({counts})")
     where = PARTS[part]
-    if worst is None:
+    ranked = [
+        (group["lost"] - group["gained"], kind, group) for kind, groups in found["groups"].items() for group in groups
+    ]
+    behind = [one for one in ranked if one[0] > 0]
+    if not behind:
         return f"In no group of the {where} does the student have fewer right than its teacher."
-    return f"Among the {where} it loses most to its teacher in {worst[1]}."
+    _net, kind, worst = max(behind, key=lambda one: one[0])
+    likely = chance(worst["gained"], worst["lost"])
+    close = "chance alone could do that" if likely >= 0.05 else "more than chance alone would do"
+    return (
+        f"Among the {where} it falls behind its teacher most in {group_name(kind, worst)}: of "
+        f"{count(worst['nodes'], 'node')}, {worst['lost']} are right with the teacher only and {worst['gained']} with "
+        f"the student only ({significance(likely)}: {close})."
+    )
 
 
 def group_name(kind: str, group: Mapping[str, Any]) -> str:

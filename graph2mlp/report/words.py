@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["PARTS", "count", "listed", "microseconds", "percent", "points", "shortened", "significance"]
+__all__ = ["PARTS", "ROLES", "count", "listed", "microseconds", "percent", "points", "shortened", "significance"]
 
 PARTS = {
     "test": "test nodes",
@@ -16,9 +16,13 @@ PARTS = {
 """What is asked about in each column of a result."""
 
 
+ROLES = {"mlp": "plain MLP", "teacher": "teacher", "student": "student"}
+"""Who answers, in the order of tables."""
+
+
 def percent(share: float, digits: int = 1) -> str:
     """A fraction in %."""
-    return f"{100 * share:.{digits}f} %"
+    return f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
 
 
 def points(difference: float, digits: int = 1) -> str:
@@ -56,9 +60,9 @@ def shortened(name: str, length: int) -> str:
 def significance(probability: float) -> str:
     """A probability in an English bracket."""
     return (
-        "p < 0.001"
+        "p\N{NO-BREAK SPACE}<\N{NO-BREAK SPACE}0.001"
         if probability < 0.001
-        else f"p = {probability:.3f}"
+        else f"p\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{probability:.3f}"
         if probability < 0.1
-        else f"p = {probability:.2f}"
+        else f"p\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{probability:.2f}"
     )
