@@ -24,7 +24,7 @@ LAYERS = [
     {"methods", "methods.base"},
     {"training"},
     {"teachers", "methods.*"},
-    {"config", "cards", "evaluation", "run", "summary"},
+    {"config", "cards", "evaluation", "run", "summary", "breakdown", "report"},
     {"distill", "seeds", "export", "inspection", "latency", "latency_teacher"},
     {"cli", "demo"},
 ]
@@ -149,6 +149,7 @@ HEAVY = {"torch", "onnxruntime", "onnx", "scipy", "sklearn", "torch_geometric", 
     [
         "import graph2mlp.cli",
         "import graph2mlp.errors, graph2mlp.measure, graph2mlp.atomic",
+        "import graph2mlp.report",
         "import sys; sys.argv = ['graph2mlp', '--help']\n"
         "from graph2mlp.cli import app\n"
         "try:\n    app()\nexcept SystemExit as stop:\n    assert not stop.code",
@@ -156,7 +157,7 @@ HEAVY = {"torch", "onnxruntime", "onnx", "scipy", "sklearn", "torch_geometric", 
         "from graph2mlp.cli import app\n"
         "try:\n    app()\nexcept SystemExit as stop:\n    assert not stop.code",
     ],
-    ids=["import", "light modules", "--help", "distill --help"],
+    ids=["import", "light modules", "report", "--help", "distill --help"],
 )
 def test_nothing_heavy_is_loaded(code: str) -> None:
     """`--help` in half a second, and a device without torch."""

@@ -144,8 +144,11 @@ def about_section(run: RunFiles, *, seeds: int = 1) -> Markup:
         origin = "read from a file" if teacher.get("parameters") is None else f"{teacher['parameters']:,} parameters"
         rows.append(("teacher", f"{teacher['name']}, {origin}"))
     for name, words in (("seconds", "wall clock"), ("cpu_seconds", "CPU time")):
-        if cost := _listed(result.get(name), unit=" s"):
+        costs = {part: cost for part, cost in (result.get(name) or {}).items() if teacher or part != "teacher"}
+        if cost := _listed(costs, unit=" s"):
             rows.append((words, cost))
+    if "epochs" in result["student"]:
+        rows.append(("student trained", count(result["student"]["epochs"], "epoch")))
     memory = result.get("peak_rss_mb")
     if memory is not None:
         rows.append(("peak memory", f"{memory:,.0f} MB, the whole process"))

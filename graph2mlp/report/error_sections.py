@@ -57,7 +57,7 @@ def confusion_section(run: RunFiles) -> Markup | None:
     if not matrices:
         return None
     words = "Rows: true class; columns: the student's answer; numbers of test nodes, shaded by their share of the row."
-    return section("Which classes it confuses", paragraph(words, class_="note"), *matrices)
+    return section("Which classes it confuses", paragraph(words, class_="note"), beside(*matrices))
 
 
 def _matrix(part: str, names: Sequence[str], counts: Sequence[Sequence[int]]) -> Markup:

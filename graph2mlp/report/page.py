@@ -44,6 +44,7 @@ def section(title: str, *blocks: object) -> Markup:
 
 
 def paragraph(*words: object, class_: str | None = None) -> Markup:
+    """Running text."""
     return element("p", *words, class_=class_)
 
 
@@ -58,7 +59,7 @@ def columns(*figures: Markup) -> Markup:
 
 
 def beside(*blocks: Markup) -> Markup:
-    """A figure and its table, one below the other where there is no room."""
+    """A figure and its table, or tables; one below the other where there is no room."""
     return element("div", *blocks, class_="beside")
 
 

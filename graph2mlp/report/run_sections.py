@@ -125,17 +125,17 @@ def groups_section(run: RunFiles) -> Markup:
         kinds = [kind for kind in _KINDS if kind in found["groups"]]
         figures = [_group_chart(part, kind, found["groups"][kind]) for kind in kinds]
         numbers = [_group_table(kind, found["groups"][kind]) for kind in kinds]
-        blocks += [_key(), columns(*figures), details("Show the numbers", *numbers)]
+        blocks += [_key(run.roles), columns(*figures), details("Show the numbers", *numbers)]
     return section("Where the student loses", *blocks)
 
 
 _KINDS = {"degree": "By degree", "confidence": "By the student's confidence", "class": "By true class"}
 
 
-def _key() -> Markup:
+def _key(roles: Sequence[str]) -> Markup:
     """What the marks are, for a chart that has no room to say it at each."""
     signs = (("student", "●"), ("teacher", "◆"), ("mlp", "■"))
-    words = [element("span", f"{sign} {ROLES[role]}  ", class_=f"{role}-text") for role, sign in signs]
+    words = [element("span", f"{sign} {ROLES[role]}  ", class_=f"{role}-text") for role, sign in signs if role in roles]
     return element("p", *words, class_="note")
 
 

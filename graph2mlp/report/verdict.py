@@ -102,21 +102,22 @@ def _unseen(runs: Sequence[RunFiles]) -> str:
 
 
 def reading(part: str, found: Mapping[str, Any]) -> str:
-    """Where, among the groups of one part, the student loses most to its teacher; or that it loses nowhere."""
+    """How often student and teacher differ in one part, and in which group the student falls behind most."""
     if "gained" not in found:
         return ""
     where = PARTS[part]
+    apart = f"Only the student is right on {found['gained']} of the {where}, only its teacher on {found['lost']}. "
     ranked = [
         (group["lost"] - group["gained"], kind, group) for kind, groups in found["groups"].items() for group in groups
     ]
     behind = [one for one in ranked if one[0] > 0]
     if not behind:
-        return f"In no group of the {where} does the student have fewer right than its teacher."
+        return apart + "In no group of them does the student have fewer right than its teacher."
     _net, kind, worst = max(behind, key=lambda one: one[0])
     likely = chance(worst["gained"], worst["lost"])
     close = "chance alone could do that" if likely >= 0.05 else "more than chance alone would do"
-    return (
-        f"Among the {where} it falls behind its teacher most in {group_name(kind, worst)}: of "
+    return apart + (
+        f"Among them it falls behind its teacher most in {group_name(kind, worst)}: of "
         f"{count(worst['nodes'], 'node')}, {worst['lost']} are right with the teacher only and {worst['gained']} with "
         f"the student only ({significance(likely)}: {close})."
     )
