@@ -46,7 +46,10 @@ def _headline(rows: Sequence[Row]) -> str:
     if first is None:
         return "Nothing was measured."
     each = "one request" if first["batch"] == 1 else f"{first['batch']} requests in one call"
-    words = f"The bundle answers {each} in {microseconds(first['p50_us'])}"
+    bundles = {row["bundle"] for row in rows}
+    name = PurePath(str(first["bundle"])).name
+    who = "The bundle" if len(bundles) == 1 else f"{name}, the fastest of {len(bundles)} bundles,"
+    words = f"{who} answers {each} in {microseconds(first['p50_us'])}"
     if first.get("ratio") is not None:
         teacher = next((row for row in rows if row["what"] == FETCH and row["batch"] == first["batch"]), None)
         beside = f" ({microseconds(teacher['p50_us'])})" if teacher else ""
@@ -92,7 +95,7 @@ def _cost(row: Row, *, several: bool) -> Cost:
         if (found := _PERCENTILE.fullmatch(key)) and row[key] is not None
     }
     name = str(row["what"])
-    if several and role(row) == "student":
+    if several:
         name = f"{PurePath(str(row['bundle'])).name}: {name}"
     return Cost(role(row), name, ranks, row.get("ratio"), row.get("accuracy"), bool(row.get("noisy")))
 

@@ -68,10 +68,17 @@ def _line(line: Line, scale: Scale, y: float) -> Markup:
         "g",
         label(_LEFT - 10, y, shortened(line.name, 15), at="end", class_=f"{line.role}-text"),
         whisker,
+        _mean(line, scale, middle, told) if seeds else marker(line.role, scale(line.value), middle, told),
         *seeds,
-        marker(line.role, scale(line.value), middle, told),
         label(WIDTH, y, percent(line.value), at="end", class_="value"),
     )
+
+
+def _mean(line: Line, scale: Scale, middle: float, told: str) -> Markup:
+    """A stroke instead of a mark, which would hide the seeds around it."""
+    x = scale(line.value)
+    class_ = f"{line.role} mean"
+    return element("line", element("title", told), x1=x, x2=x, y1=middle - 8, y2=middle + 8, class_=class_)
 
 
 def group_chart(name: str, title: str, groups: Sequence[Group], *, note: str | None = None) -> Markup:

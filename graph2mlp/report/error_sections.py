@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from graph2mlp.report.data import RunFiles
 from graph2mlp.report.lines import reliability_chart
 from graph2mlp.report.markup import Markup, element
-from graph2mlp.report.page import absent, beside, charts, paragraph, section, table
+from graph2mlp.report.page import absent, beside, charts, paragraph, section, table, tabular
 from graph2mlp.report.statistics import calibration_error
 from graph2mlp.report.words import PARTS, ROLES, percent, points
 
@@ -70,9 +70,8 @@ def _matrix(part: str, names: Sequence[str], counts: Sequence[Sequence[int]]) ->
         cells = [_matrix_cell(value, value / total, column == number) for column, value in enumerate(row)]
         rows.append(element("tr", element("th", name, scope="row", title=name), *cells))
     head = element("thead", element("tr", element("td", ""), *heads))
-    caption = element("caption", PARTS[part].capitalize())
-    inside = element("table", caption, head, element("tbody", *rows), class_="matrix")
-    return element("div", inside, class_="scroll", tabindex="0", role="region", aria_label=f"Confusion, {PARTS[part]}")
+    inside = element("table", head, element("tbody", *rows), class_="matrix")
+    return tabular(inside, caption=PARTS[part].capitalize())
 
 
 def _matrix_cell(value: int, share: float, right: bool) -> Markup:

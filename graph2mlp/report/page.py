@@ -19,6 +19,7 @@ __all__ = [
     "paragraph",
     "section",
     "table",
+    "tabular",
 ]
 
 
@@ -82,9 +83,9 @@ def key_figures(figures: Sequence[tuple[str, str, Sequence[str]]]) -> Markup:
     return element("dl", *blocks, class_="key")
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[object]], *, caption: str | None = None) -> Markup:
-    """Names in the first column, numbers aligned right in the others; scrolls in a box of its own."""
-    head = element("thead", element("tr", *(element("th", column, scope="col") for column in heads)))
+def table(heads: Sequence[str], rows: Sequence[Sequence[object]], *, caption: str) -> Markup:
+    """Names in the first column, numbers aligned right in the others."""
+    head = element("thead", element("tr", *(element("th", one, scope="col") for one in heads)))
     body = element(
         "tbody",
         *(
@@ -92,10 +93,13 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]], *, caption: st
             for row in rows
         ),
     )
-    inside = element("table", element("caption", caption) if caption else None, head, body)
-    return element(
-        "div", inside, class_="scroll", tabindex="0", role="region", aria_label=caption or heads[0] or "table"
-    )
+    return tabular(element("table", head, body), caption=caption)
+
+
+def tabular(inside: Markup, *, caption: str) -> Markup:
+    """A table below its caption; what is too wide scrolls in a box of its own, which the keyboard reaches."""
+    box = element("div", inside, class_="scroll", tabindex="0", role="region", aria_label=caption)
+    return element("div", element("p", caption, class_="caption"), box, class_="tabular")
 
 
 def facts(rows: Sequence[tuple[str, object]]) -> Markup:

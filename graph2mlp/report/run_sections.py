@@ -65,7 +65,7 @@ def accuracy_section(runs: Sequence[RunFiles]) -> Markup:
         settings[f"{column}: {PARTS[column]}"] = lines
     many = len(runs) > 1
     words = (
-        "Each faint dot is one seed, the full one their mean."
+        "Each dot is one seed, the stroke their mean."
         if many
         else "Whiskers: 95 % Wilson interval over the test nodes."
     )

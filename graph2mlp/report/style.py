@@ -34,7 +34,8 @@ def _variables(palette: dict[str, str]) -> str:
 _MARKS = "".join(
     f".{role}{{fill:var(--{role});stroke:none}}"
     f".{role}.hollow{{fill:var(--paper);stroke:var(--{role});stroke-width:1.5}}"
-    f".{role}.seed{{fill-opacity:.35}}"
+    f".{role}.seed{{fill-opacity:.5}}"
+    f".{role}.mean{{stroke:var(--{role});stroke-width:2.5}}"
     f".{role}.whisker{{stroke:var(--{role});stroke-width:1.5;stroke-opacity:.6}}"
     f".{role}.curve{{fill:none;stroke:var(--{role});stroke-width:1.6;stroke-linejoin:round}}"
     f".{role}-text{{fill:var(--{role});color:var(--{role})}}"
@@ -69,7 +70,7 @@ dl.key dd.figure{font-size:1.625rem;line-height:1.35;font-weight:600;color:var(-
 .columns>*{break-inside:avoid;margin:0 0 2rem}
 .beside{display:flex;flex-wrap:wrap;gap:1rem 3.5rem;align-items:flex-start;margin:1.25rem 0}
 .beside>figure{flex:1 1 20rem}
-.beside>.scroll{flex:0 1 auto;margin-top:0}
+.beside>.tabular,.charts>.tabular{flex:0 1 auto;min-width:0;margin:0}
 figure{margin:0;max-width:28rem}
 figcaption{font-size:.9375rem;font-weight:600;margin-bottom:.5rem}
 svg{display:block;width:100%;height:auto;overflow:visible;
@@ -81,9 +82,10 @@ svg .value{font-weight:600}
 svg .few{font-weight:400;fill:var(--muted)}
 .grid{stroke:var(--line);stroke-width:1}
 .diagonal{stroke:var(--muted);stroke-width:1;stroke-dasharray:3 3}
-.scroll{overflow-x:auto;margin:1rem 0;max-width:100%}
+.scroll{overflow-x:auto;max-width:100%}
 table{border-collapse:collapse;font-size:.875rem;line-height:1.35}
-caption{text-align:left;font-weight:600;padding-bottom:.4rem}
+.caption{margin:0 0 .4rem;font-size:.9375rem;font-weight:600}
+.tabular{margin:1rem 0;max-width:100%}
 th,td{padding:.3rem .8rem .3rem 0;text-align:right;white-space:nowrap;
   border-bottom:1px solid var(--line);vertical-align:baseline}
 th:first-child,td:first-child{text-align:left}

@@ -62,7 +62,9 @@ def test_several_bundles(tmp_path: Path) -> None:
     page = _page(tmp_path, bench(), other)
     shown = words(page)
     assert "graph2mlp bench · 2 bundles" in shown
+    assert "bundle, the fastest of 2 bundles, answers one request in 5.4 µs" in shown
     assert "int8.zip: bundle, run only" in shown
+    assert "int8.zip: teacher, k-hop fetch" in shown
     assert "bundle: bundle, run only" in shown
     assert "several machines" not in shown
     other["environment"] = {"cpu": "another"}
