@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
@@ -220,7 +221,9 @@ def bench(
         if html is not None:
             from graph2mlp.report import write_bench_report
 
-            write_bench_report(html, rows, bundle=bundle)
+            with TemporaryDirectory() as folder:  # a page is made from files, so that it can be made again
+                write_bench_json(Path(folder) / "bench.json", rows, bundle=bundle)
+                write_bench_report(html, [Path(folder) / "bench.json"])
         _show(latency_table(rows))
 
 

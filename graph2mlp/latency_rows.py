@@ -7,7 +7,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from graph2mlp.atomic import atomic_path, write_json
 from graph2mlp.measure import environment
@@ -21,7 +20,6 @@ __all__ = [
     "TORCH",
     "WHOLE",
     "Row",
-    "bench_record",
     "write_bench_csv",
     "write_bench_json",
 ]
@@ -59,19 +57,17 @@ class Row:
     """Of the bundle: measured on its file at export. Of the others: what the run reports."""
 
 
-def bench_record(rows: Sequence[Row], *, bundle: str | os.PathLike[str]) -> dict[str, Any]:
-    """Rows and the machine they belong to, as plain values."""
-    return {
-        "schema": SCHEMA,
-        "bundle": os.fspath(bundle),
-        "environment": environment(),
-        "rows": [asdict(row) for row in rows],
-    }
-
-
 def write_bench_json(path: Path, rows: Sequence[Row], *, bundle: str | os.PathLike[str]) -> None:
     """Rows and the machine they belong to, in one step."""
-    write_json(path, bench_record(rows, bundle=bundle))
+    write_json(
+        path,
+        {
+            "schema": SCHEMA,
+            "bundle": os.fspath(bundle),
+            "environment": environment(),
+            "rows": [asdict(row) for row in rows],
+        },
+    )
 
 
 def write_bench_csv(path: Path, rows: Sequence[Row], *, bundle: str | os.PathLike[str]) -> None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from graph2mlp.atomic import write_text
-from graph2mlp.latency_rows import Row, bench_record
 from graph2mlp.report.bench_page import bench_html
-from graph2mlp.report.data import put_together, read_benches, read_runs
+from graph2mlp.report.data import read_benches, read_runs
 from graph2mlp.report.run_page import run_html
 
-__all__ = ["PAGE", "compare_benches", "write_bench_report", "write_report"]
+__all__ = ["PAGE", "write_bench_report", "write_report"]
 
 PAGE = "report.html"
 
@@ -29,12 +27,7 @@ def write_report(run: Path) -> Path:
     return run / PAGE
 
 
-def write_bench_report(file: Path, rows: Sequence[Row], *, bundle: str | os.PathLike[str]) -> None:
-    """Write the page of one bench."""
-    write_text(file, bench_html(put_together([bench_record(rows, bundle=bundle)])))
-
-
-def compare_benches(file: Path, benches: Sequence[Path]) -> None:
+def write_bench_report(file: Path, benches: Sequence[Path]) -> None:
     """Write one page about what `graph2mlp bench --json` wrote, of one bundle or of several to be compared.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from graph2mlp.errors import Graph2MLPError
-from graph2mlp.report import compare_benches, write_report
+from graph2mlp.report import write_bench_report, write_report
 
 
 def main(
@@ -18,7 +18,7 @@ def main(
     """Write the page of a finished run into its folder, or one page about several benches."""
     try:
         if html is not None:
-            compare_benches(html, paths)
+            write_bench_report(html, paths)
             written = [html]
         elif files := [path for path in paths if path.is_file()]:
             raise typer.BadParameter(f"{files[0]} is a file; for a page about benches give --html FILE")

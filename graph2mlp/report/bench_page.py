@@ -24,8 +24,8 @@ _PERCENTILE = re.compile(r"p(\d+)_us")
 def bench_html(benches: Benches) -> str:
     """The page as text."""
     rows = [row for row in benches.rows if row.get("p50_us")]
-    bundles = sorted({str(row["bundle"]) for row in rows})
-    names = bundles[0] if len(bundles) == 1 else count(len(bundles), "bundle")
+    bundles = _bundles(rows)
+    names = count(len(bundles), "bundle") if len(bundles) != 1 else bundles[0]
     sections: list[object] = [
         paragraph("graph2mlp bench · ", names, class_="kicker"),
         element("h1", _headline(rows)),
@@ -37,7 +37,12 @@ def bench_html(benches: Benches) -> str:
         sections += [_ladder(rows, batches, several), _spread(rows, batches, several)]
         if trade := _trade(rows, batches[0], several):
             sections.append(trade)
-    sections += [_rows(benches.rows, several), _about(benches)]
+    sections.append(section("Every row", _rows(benches.rows, several, "Times per call")))
+    if benches.server:
+        sections.append(section("Under load", _rows(benches.server, several, "Highest rate of random arrivals")))
+    if benches.failed:
+        sections.append(section("What could not be measured", _rows(benches.failed, several, "Reasons")))
+    sections.append(_about(benches))
     return page(f"graph2mlp bench: {names}", *sections)
 
 
@@ -46,11 +51,11 @@ def _headline(rows: Sequence[Row]) -> str:
     if first is None:
         return "Nothing was measured."
     each = "one request" if first["batch"] == 1 else f"{first['batch']} requests in one call"
-    bundles = {row["bundle"] for row in rows}
+    bundles = _bundles(rows)
     name = PurePath(str(first["bundle"])).name
     who = "The bundle" if len(bundles) == 1 else f"{name}, the fastest of {len(bundles)} bundles,"
     words = f"{who} answers {each} in {microseconds(first['p50_us'])}"
-    if first.get("ratio") is not None:
+    if first.get("ratio") is not None and first.get("ratio_to", FETCH) == FETCH:
         teacher = next((row for row in rows if row["what"] == FETCH and row["batch"] == first["batch"]), None)
         beside = f" ({microseconds(teacher['p50_us'])})" if teacher else ""
         words += f", {first['ratio']:.3g} times faster than its teacher with neighbour fetch{beside}"
@@ -61,6 +66,10 @@ def _fastest(rows: Sequence[Row]) -> Row | None:
     """The bundle at its smallest batch; of several bundles the fastest."""
     found = [row for row in rows if row["what"] == RUN_ONLY] or [row for row in rows if role(row) == "student"]
     return min(found or rows, key=lambda row: (row["batch"], row["p50_us"]), default=None)
+
+
+def _bundles(rows: Sequence[Row]) -> list[str]:
+    return sorted({str(row["bundle"]) for row in rows if row["bundle"] and role(row) == "student"})
 
 
 def role(row: Row) -> str:
@@ -82,10 +91,16 @@ def _key(rows: Sequence[Row]) -> Markup:
     if answered := min(checked, key=lambda row: int(row["batch"]), default=None):
         figures.append(("with checks", microseconds(answered["p50_us"]), ["from arrays, ids and numbers validated"]))
     if first.get("accuracy") is not None:
-        figures.append(("accuracy", percent(first["accuracy"]), ["of this very file, at export"]))
+        figures.append(("accuracy", percent(first["accuracy"]), [_accuracy_of(first)]))
     figures.append(("size", f"{first['size_kb']:,.0f} KiB", ["what must be on the device"]))
     figures.append(("input regime", str(first["regime"]), [count(int(first["threads"]), "thread")]))
     return key_figures(figures)
+
+
+def _accuracy_of(row: Row) -> str:
+    if row.get("accuracy_n"):
+        return f"measured here, {count(int(row['accuracy_n']), 'request')}"
+    return "of this very file, at export"
 
 
 def _cost(row: Row, *, several: bool) -> Cost:
@@ -95,7 +110,7 @@ def _cost(row: Row, *, several: bool) -> Cost:
         if (found := _PERCENTILE.fullmatch(key)) and row[key] is not None
     }
     name = str(row["what"])
-    if several:
+    if several and row["bundle"]:
         name = f"{PurePath(str(row['bundle'])).name}: {name}"
     return Cost(role(row), name, ranks, row.get("ratio"), row.get("accuracy"), bool(row.get("noisy")))
 
@@ -111,7 +126,8 @@ def _ladder(rows: Sequence[Row], batches: Sequence[int], several: bool) -> Marku
         costs = [_cost(row, several=several) for row in rows if row["batch"] == batch]
         title = "One request" if batch == 1 else f"{batch:,} requests in one call"
         figures.append(cost_chart(f"cost-{batch}", f"{title}: median time", costs))
-    words = "Bars start at zero. × says how many times faster than the teacher with our own exact neighbour fetch."
+    yardstick = " or ".join(dict.fromkeys(str(row.get("ratio_to") or FETCH) for row in rows))
+    words = f"Bars start at zero. × says how many times faster than: {yardstick}."
     if any(row["what"] == ANSWER for row in rows):
         words += (
             " Between the two lines of the bundle lies what checking the arrays and gathering a request costs; "
@@ -141,10 +157,11 @@ def _trade(rows: Sequence[Row], batch: int, several: bool) -> Markup | None:
     )
 
 
-def _rows(rows: Sequence[Row], several: bool) -> Markup:
+def _rows(rows: Sequence[Row], several: bool, caption: str) -> Markup:
     """Every row with every figure it has."""
     hidden = {"what", "bundle", "noisy"}
-    shown = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in hidden]
+    used = [key for row in rows for key, value in row.items() if value not in (None, "") and key not in hidden]
+    shown = list(dict.fromkeys(used))
     cells = []
     for row in rows:
         name = str(row["what"]) + (" *" if row.get("noisy") else "")
@@ -153,7 +170,7 @@ def _rows(rows: Sequence[Row], several: bool) -> Markup:
         _HEADS.get(key, key.removesuffix("_us").replace("_", " ") + (", µs" if key.endswith("_us") else ""))
         for key in shown
     ]
-    return section("Every row", table(["", *(["bundle"] if several else []), *heads], cells, caption="Times per call"))
+    return table(["", *(["bundle"] if several else []), *heads], cells, caption=caption)
 
 
 _HEADS = {

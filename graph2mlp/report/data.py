@@ -12,9 +12,10 @@ from typing import Any
 
 from graph2mlp.errors import RunError
 
-__all__ = ["Benches", "Curve", "RunFiles", "put_together", "read_benches", "read_run", "read_runs"]
+__all__ = ["Benches", "Curve", "RunFiles", "read_benches", "read_run", "read_runs"]
 
 SCHEMA = 1
+BENCH_SCHEMAS = (1, 2)
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,10 @@ class Benches:
     """Rows of one or several benches, each with the `bundle` it measured; and the machines they come from."""
 
     rows: tuple[Mapping[str, Any], ...]
+    server: tuple[Mapping[str, Any], ...]
+    """Answers to random arrivals; none in benches of schema 1."""
+    failed: tuple[Mapping[str, Any], ...]
+    """What could not be measured, and why."""
     environments: tuple[Mapping[str, str], ...]
 
 
@@ -105,33 +110,43 @@ def read_benches(files: Sequence[Path]) -> Benches:
     Raises:
         RunError: a file is missing, damaged, or no bench.
     """
-    found = [_json(file) for file in files]
+    found = [_json(file, BENCH_SCHEMAS) for file in files]
     for file, one in zip(files, found, strict=True):
         if not one.get("rows") or not {"bundle", "environment"} <= one.keys():
             raise RunError(f"{file} is not a bench: it has no rows. Make one with: graph2mlp bench BUNDLE --json FILE")
-    return put_together(found)
-
-
-def put_together(found: Sequence[Mapping[str, Any]]) -> Benches:
-    """The rows of several bench records, each with its bundle, and every machine once."""
-    rows = [{**row, "bundle": one["bundle"]} for one in found for row in one["rows"]]
     environments: list[Mapping[str, str]] = []
     for one in found:
         if one["environment"] not in environments:
             environments.append(one["environment"])
-    return Benches(tuple(rows), tuple(environments))
+    return Benches(
+        rows=_together(found, "rows"),
+        server=_together(found, "server"),
+        failed=_together(found, "failed"),
+        environments=tuple(environments),
+    )
 
 
-def _json(file: Path) -> dict[str, Any]:
+def _together(found: Sequence[Mapping[str, Any]], part: str) -> tuple[Mapping[str, Any], ...]:
+    """The lines of several benches, each with its bundle: its own, else that of its file where there are several."""
+    return tuple(
+        {**line, "bundle": line.get("bundle", one["bundle"]) or (one["bundle"] if len(found) > 1 else "")}
+        for one in found
+        for line in one.get(part) or ()
+    )
+
+
+def _json(file: Path, schemas: Sequence[int] = (SCHEMA,)) -> dict[str, Any]:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RunError(f"There is no {file}, so there is nothing to report. Finish the run with --resume.") from None
     except ValueError as error:
         raise RunError(f"{file} is damaged ({error}). Run distill or bench again.") from None
-    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+    if not isinstance(found, dict) or found.get("schema") not in schemas:
         schema = found.get("schema") if isinstance(found, dict) else None
-        raise RunError(f"{file} has schema {schema}, expected {SCHEMA}. It was written by another version.")
+        raise RunError(
+            f"{file} has schema {schema}, expected {' or '.join(map(str, schemas))}. It was written by another version."
+        )
     return found
 
 

@@ -11,8 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from graph2mlp.errors import RunError
-from graph2mlp.latency_rows import Row
-from graph2mlp.report import compare_benches, write_bench_report
+from graph2mlp.report import write_bench_report
 from tests.report.folders import bench, tree, words
 
 
@@ -21,7 +20,7 @@ def _page(tmp_path: Path, *records: dict[str, Any]) -> str:
     for number, record in enumerate(records):
         files.append(tmp_path / f"{number}.json")
         files[-1].write_text(json.dumps(record))
-    compare_benches(tmp_path / "page.html", files)
+    write_bench_report(tmp_path / "page.html", files)
     return (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
@@ -48,12 +47,27 @@ def test_every_figure_is_on_the_page(tmp_path: Path) -> None:
             assert _page(tmp_path, changed) != page, (row["what"], key)
 
 
-def test_same_rows_from_memory_and_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`bench --html` and a page made later from its JSON are the same page."""
-    monkeypatch.setattr("graph2mlp.latency_rows.environment", lambda: {"cpu": "a processor", "numpy": "2.4.6"})
+def test_later_form_of_the_file(tmp_path: Path) -> None:
+    """Rows name their bundle and their yardstick; arrivals and failures have tables; empty columns are left out."""
     record = bench()
-    write_bench_report(tmp_path / "now.html", [Row(**row) for row in record["rows"]], bundle=record["bundle"])
-    assert (tmp_path / "now.html").read_text() == _page(tmp_path, record)
+    record |= {"schema": 2, "settings": {}, "block_p50_us": []}
+    for row in record["rows"]:
+        row |= {"bundle": "" if "teacher" in row["what"] else "here/bundle", "ratio_to": "teacher, k-hop fetch"}
+        row |= {"preset": "", "energy_uj": None, "accuracy_n": 427}
+    record["server"] = [{"what": "bundle", "rate": 41000.0, "bundle": "here/bundle"}]
+    record["failed"] = [{"what": "bundle, int4", "scenario": "batch", "batch": 1, "reason": "no <such> kernel"}]
+    shown = words(_page(tmp_path, record))
+    assert "graph2mlp bench · here/bundle" in shown
+    assert "31.4 times faster" in shown
+    assert "41,000" in shown
+    assert "no <such> kernel" in shown
+    assert "measured here, 427 requests" in shown
+    assert "energy" not in shown
+    for row in record["rows"]:
+        row["ratio_to"] = "bundle, with checks"
+    shown = words(_page(tmp_path, record))
+    assert "than its teacher" not in shown
+    assert "how many times faster than: bundle, with checks" in shown
 
 
 def test_several_bundles(tmp_path: Path) -> None:
@@ -109,7 +123,7 @@ def test_no_bench_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="is not a bench"):
         _page(tmp_path, {"schema": 1, "runs": []})
     with pytest.raises(RunError, match="absent"):
-        compare_benches(tmp_path / "page.html", [tmp_path / "absent.json"])
+        write_bench_report(tmp_path / "page.html", [tmp_path / "absent.json"])
     assert not (tmp_path / "page.html").exists()
 
 

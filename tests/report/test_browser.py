@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from graph2mlp.report import compare_benches
+from graph2mlp.report import write_bench_report
 from tests.report.folders import bench, page_of, run_files, write_folder
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -76,7 +76,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name, scale in (("fp32", 1.0), ("int8", 0.6)):
         files.append(folder / f"{name}.json")
         files[-1].write_text(json.dumps(bench(bundle=f"runs/mine/{name}", scale=scale)))
-    compare_benches(folder / "bench.html", files)
+    write_bench_report(folder / "bench.html", files)
     return {
         "run": folder / "run/report.html",
         "small": folder / "small/report.html",
