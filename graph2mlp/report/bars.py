@@ -48,7 +48,7 @@ def cost_chart(name: str, title: str, costs: Sequence[Cost], *, note: str | None
 def spread_chart(name: str, title: str, costs: Sequence[Cost]) -> Markup:
     """From the smallest to the largest known percentile, on a logarithmic scale; the mark is the median."""
     values = [value for one in costs for value in one.percentiles.values() if value > 0]
-    scale = logarithmic(values, 8.0, WIDTH - 20.0)
+    scale = logarithmic(values, 8.0, WIDTH - 28.0)
     ranks = sorted({rank for one in costs for rank in one.percentiles})
     head = " · ".join(f"p{rank:g}" for rank in ranks) + ", µs"
     parts, y = [label(WIDTH, 10, head, at="end", class_="tick")], 8.0
@@ -93,7 +93,7 @@ def _range(one: Cost, scale: Scale, y: float) -> Markup:
 def trade_chart(name: str, title: str, costs: Sequence[Cost]) -> Markup:
     """Accuracy over latency: up and to the left is better. Points have numbers, their names stand below."""
     known = sorted(((one, one.accuracy) for one in costs if one.accuracy is not None), key=lambda pair: pair[0].median)
-    left, right, bottom = 40.0, WIDTH - 20.0, 190.0
+    left, right, bottom = 40.0, WIDTH - 28.0, 190.0
     across = logarithmic([one.median for one, _ in known], left, right)
     up = linear([accuracy for _, accuracy in known], bottom, 20.0, least=0.04, ticks=5)
     parts = [x_axis(across, 20, bottom, lambda value: f"{value:,g}", title="median µs per call, logarithmic")]

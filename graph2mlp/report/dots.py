@@ -106,7 +106,7 @@ def group_chart(name: str, title: str, groups: Sequence[Group], *, note: str | N
 def _group(one: Group, scale: Scale, y: float, against: str | None) -> Markup:
     title = element("title", one.name)
     named = join(
-        element("text", title, shortened(one.name, 17), x=_LEFT - 12, y=y - 3, text_anchor="end", class_="name"),
+        element("text", title, shortened(one.name, 14), x=_LEFT - 12, y=y - 3, text_anchor="end", class_="name"),
         label(_LEFT - 12, y + 9, f"n = {one.nodes:,}", at="end", class_="tick"),
     )
     if not one.nodes:

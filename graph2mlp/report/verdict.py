@@ -112,12 +112,12 @@ def reading(part: str, found: Mapping[str, Any]) -> str:
     ]
     behind = [one for one in ranked if one[0] > 0]
     if not behind:
-        return apart + "In no group of them does the student have fewer right than its teacher."
+        return apart + "In no group does the student have fewer right than its teacher."
     _net, kind, worst = max(behind, key=lambda one: one[0])
     likely = chance(worst["gained"], worst["lost"])
     close = "chance alone could do that" if likely >= 0.05 else "more than chance alone would do"
     return apart + (
-        f"Among them it falls behind its teacher most in {group_name(kind, worst)}: of "
+        f"It falls behind its teacher most in {group_name(kind, worst)}: of "
         f"{count(worst['nodes'], 'node')}, {worst['lost']} are right with the teacher only and {worst['gained']} with "
         f"the student only ({significance(likely)}: {close})."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from unicodedata import east_asian_width
 
 __all__ = ["PARTS", "ROLES", "count", "listed", "microseconds", "percent", "points", "shortened", "significance"]
 
@@ -53,8 +54,13 @@ def listed(words: Iterable[str]) -> str:
 
 
 def shortened(name: str, length: int) -> str:
-    """At most `length` characters."""
-    return name if len(name) <= length else name[: length - 1].rstrip() + "…"
+    """At most as wide as `length` Latin characters; those of East Asian scripts are twice as wide."""
+    reached = 0
+    for number, one in enumerate(name):
+        reached += 2 if east_asian_width(one) in "WF" else 1
+        if reached > length:
+            return name[: number - 1].rstrip() + "…"
+    return name
 
 
 def significance(probability: float) -> str:

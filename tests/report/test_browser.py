@@ -49,8 +49,8 @@ addEventListener("load", () => {
   for (const drawing of document.querySelectorAll("svg")) {
     const boxes = [...drawing.querySelectorAll("text")].map(one => [one.textContent, one.getBoundingClientRect(), one]);
     boxes.forEach(([words, box, one], number) => {
-      if (box.left < -1 || box.right > innerWidth + 1) found.cut.push(words);
-      const scale = drawing.getBoundingClientRect().width / 360;
+      const frame = drawing.getBoundingClientRect(), scale = frame.width / 360;
+      if (box.left < frame.left - 3 || box.right > frame.right + 3) found.cut.push(words);
       if (parseFloat(getComputedStyle(one).fontSize) * scale < 10) found.small.push(words);
       for (const [others, other] of boxes.slice(0, number)) {
         const wide = Math.min(box.right, other.right) - Math.max(box.left, other.left);
@@ -68,7 +68,12 @@ addEventListener("load", () => {
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A run in the production setting with long names, one with few, and a bench of two bundles."""
     folder = tmp_path_factory.mktemp("pages")
-    names = ("Reinforcement_Learning", "Probabilistic methods of a very long name", *"abcdefgh")
+    names = (
+        "Reinforcement_Learning",
+        "Probabilistic methods of a very long name",
+        "机器学习理论与应用研究方法综述大全",
+        *"abcdefg",
+    )
     page_of(folder / "run", run_files(production=True, names=names))
     page_of(folder / "small", run_files())
     seeds = write_seeds(folder / "seeds")
