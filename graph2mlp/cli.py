@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
@@ -144,6 +145,7 @@ def distill(
                 result = distill_seeds(settings, seeds, out, **how)
         _show(result_table(result))
         typer.echo(f"run: {out}")
+        typer.echo(f"report: {out / 'report.html'}")
 
 
 @app.command()
@@ -238,6 +240,7 @@ def bench(
         tuple[Path, Path] | None,
         typer.Option(metavar="A.json B.json", help="Measure nothing; compare two files of --json."),
     ] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write the rows as a page to look at.")] = None,
 ) -> None:
     """Measure bundles on this machine: accuracy, percentiles, CPU time, load, memory, size."""
     with _one_line_errors():
@@ -247,7 +250,7 @@ def bench(
         from graph2mlp.latency_summary import bench_tables, compare_table
 
         if compare is not None:
-            if bundles or against or json or csv:
+            if bundles or against or json or csv or html:
                 raise typer.BadParameter("--compare takes two files and nothing else")
             _show(compare_table(compare_benches(*compare)))
             return
@@ -269,6 +272,12 @@ def bench(
             write_bench_json(json, found, bundle=where, settings=how)
         if csv is not None:
             write_bench_csv(csv, found, bundle=where)
+        if html is not None:
+            from graph2mlp.report import write_bench_report
+
+            with TemporaryDirectory() as folder:  # a page is made from files, so that it can be made again
+                write_bench_json(Path(folder) / "bench.json", found, bundle=where, settings=how)
+                write_bench_report(html, [Path(folder) / "bench.json"])
         for one in bench_tables(found):
             _show(one)
 

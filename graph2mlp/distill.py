@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import platform
 import shutil
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from graph2mlp import __version__
 from graph2mlp.atomic import write_json, write_text
+from graph2mlp.breakdown import breakdown
 from graph2mlp.config import RunConfig, load_config
 from graph2mlp.console import Reporter
 from graph2mlp.data.graph import GraphData
-from graph2mlp.errors import ConfigError, Graph2MLPError, RunError
+from graph2mlp.errors import ConfigError, RunError
 from graph2mlp.evaluation import evaluate_knowledge, evaluate_student, evaluate_teacher, student_agreement
 from graph2mlp.losses.extra import LossConfig
-from graph2mlp.measure import peak_rss_mb
+from graph2mlp.measure import environment, peak_rss_mb
 from graph2mlp.methods.base import Stage
 from graph2mlp.methods.mlp import MLP
-from graph2mlp.run import SCHEMA, Run, open_run, save_student
+from graph2mlp.report import PAGE, write_report
+from graph2mlp.run import SCHEMA, Run, open_run, save_student, versions
 from graph2mlp.run_inputs import Inputs, read_inputs
 from graph2mlp.structure import encode_structure
 from graph2mlp.structure.table import StructureTable
@@ -34,6 +33,7 @@ from graph2mlp.teachers.cache import obtain_teacher, save_teacher
 from graph2mlp.teachers.extract import weights_fingerprint
 from graph2mlp.teachers.knowledge import TeacherKnowledge
 from graph2mlp.teachers.load_own import save_own_teacher
+from graph2mlp.teachers.models import Teacher
 from graph2mlp.teachers.own import OwnTeacher
 from graph2mlp.threads import torch_threads, training_threads
 from graph2mlp.training.checkpoint import Checkpoint
@@ -60,6 +60,7 @@ class _Teaching:
     knowledge: tuple[TeacherKnowledge, ...]
     summary: dict[str, Any] | None
     cost: _Cost = _Cost(0.0, 0.0)
+    model: Teacher | None = None
 
 
 def claim_folder(out: Path, config: RunConfig, *, force: bool, resume: bool, several: bool = False) -> bool:
@@ -98,7 +99,8 @@ def distill(
 ) -> Run:
     """Run every stage of `config` into the folder `out`; with `resume`, go on from what is already there.
 
-    The folder is finished when `result.json` is in it, which is written last. A new folder of a run that fails by a
+    The folder is finished when `result.json` is in it. `report.html` follows; it is made from the files of the folder
+    and, should it be missing, made again by `resume`. A new folder of a run that fails by a
     mistake of ours or the user's is removed; one that was interrupted stays, to be resumed.
     """
     if not config.hyper.needs_teacher and (knowledge_files or config.teacher.own):
@@ -108,6 +110,8 @@ def distill(
     reporter = reporter or Reporter()
     new = claim_folder(out, config, force=force, resume=resume)
     if (out / "result.json").exists():
+        if not (out / PAGE).exists():
+            write_report(out)
         return open_run(out)
     try:
         with torch_threads(training_threads(inputs.observed)):
@@ -118,6 +122,7 @@ def distill(
         if new:
             shutil.rmtree(out)
         raise
+    write_report(out)  # after the run is complete: a fault in a picture must not cost the training
     return open_run(out)
 
 
@@ -148,6 +153,9 @@ def _run_stages(config: RunConfig, inputs: Inputs, out: Path, reporter: Reporter
     control = _control(config, spec, stage, journal, reporter)
     save_student(control, out / "mlp.safetensors")
     result = _result(config, graph, teaching, table, student, fitted, control, structure_cost)
+    knowledge = teaching.knowledge[0] if teaching.knowledge else None
+    details = breakdown(graph, table, student, control, knowledge=knowledge, teacher=teaching.model)
+    write_json(out / "breakdown.json", details)
     write_json(out / "result.json", result)
     shutil.rmtree(out / "checkpoint", ignore_errors=True)
 
@@ -186,7 +194,7 @@ def _teach(config: RunConfig, inputs: Inputs, out: Path, journal: Journal, repor
     if trained.members:
         summary["members"] = [{"name": one.knowledge.name, "val": one.val} for one in trained.members]
     cost = _Cost(trained.seconds, trained.cpu_seconds)
-    return _Teaching((trained.knowledge.aligned(observed),), summary, cost)
+    return _Teaching((trained.knowledge.aligned(observed),), summary, cost, trained.model)
 
 
 def _taught_by_own(config: RunConfig, inputs: Inputs, teacher: OwnTeacher, out: Path) -> _Teaching:
@@ -202,7 +210,7 @@ def _taught_by_own(config: RunConfig, inputs: Inputs, teacher: OwnTeacher, out: 
         "module": config.teacher.code,
         **evaluate_teacher(teacher, said, inputs.graph),
     }
-    return _Teaching((said,), summary)
+    return _Teaching((said,), summary, model=teacher)
 
 
 def _structure(
@@ -272,15 +280,6 @@ def _result(
         "peak_rss_mb": peak_rss_mb(),
         "fingerprint": weights_fingerprint(student),
         "graph_fingerprint": graph.fingerprint(),
-        "versions": _versions(),
+        "versions": versions(),
+        "machine": {name: value for name, value in environment().items() if name in ("cpu", "cores", "os")},
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {"graph2mlp": __version__, "python": platform.python_version()}
-    for package in ("torch", "torch-geometric", "numpy", "scipy"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError as error:  # pragma: no cover  (the extra is incomplete)
-            raise Graph2MLPError(f"The installation is incomplete: {error}") from None
-    return found

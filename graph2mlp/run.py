@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import platform
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from graph2mlp import __version__
 from graph2mlp.atomic import atomic_path
 from graph2mlp.config import RunConfig, load_config
 from graph2mlp.data.datasets import load_graph
 from graph2mlp.data.graph import GraphData
 from graph2mlp.data.splits import production_split
-from graph2mlp.errors import ConfigError, RunError
+from graph2mlp.errors import ConfigError, Graph2MLPError, RunError
 from graph2mlp.structure.table import StructureTable
 from graph2mlp.students import build_student
 from graph2mlp.students.base import Student
@@ -28,7 +31,7 @@ from graph2mlp.teachers.load_own import load_own_teacher
 from graph2mlp.teachers.models import Teacher
 from graph2mlp.teachers.own import find_hops
 
-__all__ = ["Run", "open_run", "run_graph", "save_student"]
+__all__ = ["Run", "open_run", "run_graph", "save_student", "versions"]
 
 SCHEMA = 1
 
@@ -191,3 +194,14 @@ def save_student(student: Student, path: Path) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in student.state_dict().items()}
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, {"kind": student.kind, "spec": spec})
+
+
+def versions() -> dict[str, str]:
+    """What a run was made with: of this package, Python and the packages that its numbers depend on."""
+    found = {"graph2mlp": __version__, "python": platform.python_version()}
+    for package in ("torch", "torch-geometric", "numpy", "scipy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError as error:  # pragma: no cover  (the extra is incomplete)
+            raise Graph2MLPError(f"The installation is incomplete: {error}") from None
+    return found

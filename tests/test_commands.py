@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from graph2mlp.report import write_bench_report
 from tests.cli import assert_one_line_error, distill, invoke
 from tests.graphs import community_graph, save_npz
 
@@ -241,3 +242,12 @@ def test_missing_extra_is_named(run: Path, tmp_path: Path) -> None:
         assert "graph2mlp[distill]" in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_bench_page_needs_no_torch(run: Path, tmp_path: Path) -> None:
+    """A device draws what it measured; the page is the one that can be made from the JSON of the same bench."""
+    page, rows = tmp_path / "bench.html", tmp_path / "bench.json"
+    done = _without_torch("bench", run / "bundle", "--batch", "1", "--seconds", "0.02", "--html", page, "--json", rows)
+    assert done.returncode == 0, done.stderr
+    write_bench_report(tmp_path / "again.html", [rows])
+    assert page.read_text() == (tmp_path / "again.html").read_text()
