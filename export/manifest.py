@@ -53,6 +53,8 @@ class FileEntry:
 
     sha256: str
     bytes: int
+    blocks: tuple[str, ...] = ()
+    """sha256 of each block of a large file; see `graph2mlp.export.integrity`."""
 
 
 @dataclass(frozen=True, kw_only=True)
