@@ -23,7 +23,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from graph2mlp.atomic import atomic_folder, atomic_path
-from graph2mlp.errors import BundleError
+from graph2mlp.errors import BundleError, one_line
 from graph2mlp.export.integrity import NAME, Verify, check_listing, check_verify, file_entry, verify_files
 from graph2mlp.export.manifest import (
     SCHEMA,
@@ -105,7 +105,7 @@ class Bundle:
         try:
             return read_npz(self.read(SAMPLE))
         except (ValueError, OSError) as error:
-            raise BundleError(f"{self.path}: {SAMPLE} cannot be read ({error}). Export it again.") from None
+            raise BundleError(f"{self.path}: {SAMPLE} cannot be read ({one_line(error)}). Export it again.") from None
 
 
 def write_bundle(target: Path, manifest: BundleManifest, files: Mapping[str, bytes | Path]) -> BundleManifest:
@@ -200,7 +200,7 @@ def _read_zip(path: Path) -> dict[str, bytes | Path]:
                     raise BundleError(f"{path} claims to hold more than its size. Bundles are not compressed.")
                 found[info.filename] = archive.read(info)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise BundleError(f"{path} is not a readable zip ({error}). Copy or export it again.") from None
+        raise BundleError(f"{path} is not a readable zip ({one_line(error)}). Copy or export it again.") from None
     return found
 
 

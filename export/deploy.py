@@ -27,17 +27,19 @@ from graph2mlp.export.bundle import (
     write_bundle,
 )
 from graph2mlp.export.graph_requests import node_requests
+from graph2mlp.export.ort_format import to_ort
 from graph2mlp.export.presets import PRESETS, Preset
 from graph2mlp.export.requests import Requests
 from graph2mlp.export.runtime import Predictor
-from graph2mlp.export.to_onnx import OnnxModel, to_onnx
+from graph2mlp.export.to_onnx import EXTERNAL_DATA_FROM, ONE_FILE_LIMIT, OnnxModel, to_onnx
 from graph2mlp.export.verify import Parity, check_parity, student_logits
 from graph2mlp.structure.table import StructureTable
 from graph2mlp.students.base import Student
 
-__all__ = ["ExportSummary", "FeatureForm", "RunConfigLike", "RunLike", "export_run"]
+__all__ = ["ExportSummary", "FeatureForm", "ModelFormat", "RunConfigLike", "RunLike", "export_run"]
 
 FeatureForm = Literal["auto", "dense", "sparse"]
+ModelFormat = Literal["onnx", "ort"]
 
 SAMPLE_SIZE = 500
 SAMPLE_SEED = 0
@@ -92,11 +94,18 @@ class ExportSummary:
 
 
 def export_run(
-    run: RunLike, *, out: Path, preset: str = "fp32", features: FeatureForm = "auto", force: bool = False
+    run: RunLike,
+    *,
+    out: Path,
+    preset: str = "fp32",
+    features: FeatureForm = "auto",
+    model_format: ModelFormat = "onnx",
+    force: bool = False,
 ) -> ExportSummary:
     """Export, hold against torch, measure the accuracy of the file, and only then write `out` (folder or `.zip`).
 
-    `features="auto"` takes sparse inputs for a graph with sparse features.
+    `features="auto"` takes sparse inputs for a graph with sparse features. `model_format="ort"` stores the model in
+    onnxruntime's own format, see `graph2mlp.export.ort_format`.
 
     Raises:
         ConfigError: unknown preset or form of features.
@@ -109,13 +118,16 @@ def export_run(
         table = None  # a run may keep a table its student does not read
     sparse = graph.is_sparse if features == "auto" else features == "sparse"
     with tempfile.TemporaryDirectory(prefix="graph2mlp-export-") as scratch:
-        model = to_onnx(student, table, sparse=sparse, scratch=Path(scratch))
+        # A zip is opened in memory, so there is nothing to map: it takes weights beside the model only when it must.
+        external_from = ONE_FILE_LIMIT if out.suffix == ".zip" else EXTERNAL_DATA_FROM
+        model = to_onnx(student, table, sparse=sparse, scratch=Path(scratch), external_from=external_from)
         sample_ids = _sample_ids(graph)
         requests = node_requests(graph, sample_ids, structure=table is not None)
         # A model with weights beside it is only found by its path; any other is handed over as it will be written.
         parity = check_parity(student, table, model.files[MODEL], requests)
         draft = _manifest(run, graph, student, table, model, chosen, parity)
-        files = {**model.files, SAMPLE: _sample_file(student, table, graph, requests, sample_ids, sparse)}
+        stored = to_ort(model.files, Path(scratch)) if model_format == "ort" else model.files
+        files = {**stored, SAMPLE: _sample_file(student, table, graph, requests, sample_ids, sparse)}
         predictor = Predictor(Bundle(path=out, manifest=draft, contents=files))
         predictor.self_check()
         metrics, torch_metrics = _accuracy(predictor, student, table, graph, run.config.setting)

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from graph2mlp.errors import one_line
+
 __all__ = ["read_npz"]
 
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
@@ -39,7 +41,7 @@ def read_npz(content: bytes) -> dict[str, NDArray[Any]]:
                     raise ValueError(f"member {member.filename[:40]!r} is compressed, no array, or there twice")
                 arrays[name] = _array(archive.read(member), name)
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, zlib.error, OSError) as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(one_line(error)) from None
     return arrays
 
 
@@ -50,9 +52,8 @@ def _array(data: bytes, name: str) -> NDArray[Any]:
         if version not in _HEADERS:
             raise ValueError(f"version {version}")
         shape, fortran, dtype = _HEADERS[version](stream)
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError, OverflowError) as error:
-        reason = " ".join(str(error).split())[:80]
-        raise ValueError(f"array '{name[:40]}' has no valid header ({reason})") from None
+    except Exception as error:  # numpy evaluates it as Python's literals, with errors of every kind
+        raise ValueError(f"array '{name[:40]}' has no valid header ({one_line(error, 80)})") from None
     body = data[stream.tell() :]
     if dtype.hasobject or dtype.itemsize < 1 or min(shape, default=0) < 0 or len(shape) > 8:
         raise ValueError(f"array '{name[:40]}' is of type {str(dtype)[:40]}, shape {str(shape)[:40]}")

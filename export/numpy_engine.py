@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graph2mlp.errors import BundleError
+from graph2mlp.errors import BundleError, one_line
 from graph2mlp.export.numpy_operators import MOST_PARTS, OPERATORS, SHAPED, Operator
 from graph2mlp.export.onnx_file import Node, read_onnx
 from graph2mlp.export.requests import Floats
@@ -53,7 +53,7 @@ class NumpyEngine:
 
         def slot(name: str, value: Array | None = None) -> int:
             if name in slots:
-                raise BundleError(f"{where}: the model defines '{name[:40]}' twice.")
+                raise BundleError(f"{where}: the model defines '{one_line(name, 40)}' twice.")
             slots[name] = len(self._values)
             self._values.append(value)
             return slots[name]
@@ -64,12 +64,12 @@ class NumpyEngine:
         self._steps: list[tuple[Operator, tuple[int, ...], tuple[int, ...]]] = []
         for node in graph.nodes:
             if missing := [name for name in (*node.inputs,) if name not in slots]:
-                raise BundleError(f"{where}: the model uses '{missing[0][:40]}' before it is computed.")
+                raise BundleError(f"{where}: the model uses '{one_line(missing[0], 40)}' before it is computed.")
             operator, count = _operator(node, graph.constants, where)
             sources = tuple(slots[name] for name in node.inputs[:count])
             self._steps.append((operator, sources, tuple(slot(name) for name in node.outputs)))
         if missing := [name for name in graph.outputs if name not in slots]:
-            raise BundleError(f"{where}: the model never computes its output '{missing[0][:40]}'.")
+            raise BundleError(f"{where}: the model never computes its output '{one_line(missing[0], 40)}'.")
         self._outputs = [slots[name] for name in graph.outputs]
 
     def run(self, feeds: Mapping[str, Array]) -> list[Floats]:
@@ -91,8 +91,7 @@ class NumpyEngine:
                         for target, part in zip(targets, found, strict=True):
                             values[target] = part
         except (ValueError, IndexError, TypeError, AttributeError, ArithmeticError, MemoryError) as error:
-            reason = " ".join(str(error).split())[:120]
-            raise BundleError(f"{self._where}: the model fails in numpy ({reason}).") from None
+            raise BundleError(f"{self._where}: the model fails in numpy ({one_line(error)}).") from None
         return [values[number] for number in self._outputs]  # type: ignore[misc]
 
     def bind(self, feeds: Mapping[str, Array], outputs: Sequence[Floats]) -> Callable[[], object]:
@@ -113,8 +112,8 @@ def _operator(node: Node, constants: Mapping[str, Array], where: str) -> tuple[O
     maker, shaped = OPERATORS.get(node.operator), SHAPED.get(node.operator)
     if maker is None:
         raise UnsupportedModelError(
-            f"{where}: the numpy engine cannot run the operator '{node.operator[:60]}'. Install onnxruntime, or export "
-            "the bundle with preset fp32."
+            f"{where}: the numpy engine cannot run the operator '{one_line(node.operator, 60)}'. Install onnxruntime, "
+            "or export the bundle with preset fp32."
         )
     settings: dict[str, Any] = dict(node.attributes)
     if shaped is not None and len(node.inputs) > 1 and node.inputs[1]:

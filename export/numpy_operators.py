@@ -49,8 +49,8 @@ def _gemm(alpha: float = 1.0, beta: float = 1.0, transA: int = 0, transB: int = 
 def _softmax(axis: int = -1) -> Operator:
     def softmax(x: Array) -> Array:
         # The ufuncs' own reduce: the array methods cost a microsecond each more.
-        found: Array = np.exp(x - np.maximum.reduce(x, axis, None, None, True))
-        found /= np.add.reduce(found, axis, None, None, True)
+        found: Array = np.exp(x - np.maximum.reduce(x, axis, keepdims=True))
+        found /= np.add.reduce(found, axis, keepdims=True)
         return found
 
     return softmax
@@ -66,7 +66,7 @@ def _reduce(
     keep = bool(keepdims)
 
     def total(x: Array) -> Array:
-        return np.asarray(ufunc.reduce(x, axis, None, None, keep))
+        return np.asarray(ufunc.reduce(x, axis=axis, keepdims=keep))
 
     def average(x: Array) -> Array:
         found = total(x)

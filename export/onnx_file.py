@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graph2mlp.errors import BundleError
+from graph2mlp.errors import BundleError, one_line
 
 __all__ = ["Node", "OnnxGraph", "read_onnx"]
 
@@ -69,8 +69,7 @@ def read_onnx(content: bytes, *, where: str, data: Path | None = None) -> OnnxGr
     try:
         return _model(memoryview(content), data)
     except (ValueError, TypeError, OverflowError, struct.error, OSError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise BundleError(f"{where}: the model cannot be read without onnxruntime ({reason}).") from None
+        raise BundleError(f"{where}: the model cannot be read without onnxruntime ({one_line(error)}).") from None
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:
@@ -152,7 +151,9 @@ def _model(data: memoryview, external: Path | None) -> OnnxGraph:
 
 
 def _graph(data: memoryview, opset: int, external: Path | None) -> OnnxGraph:
-    nodes, inputs, outputs = [], [], []
+    nodes: list[Node] = []
+    inputs: list[str] = []
+    outputs: list[str] = []
     constants: dict[str, NDArray[Any]] = {}
     for number, value in _fields(data):
         if number == 1:

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from graph2mlp.errors import BundleError
+from graph2mlp.errors import BundleError, one_line
 from graph2mlp.export.requests import Floats
 
 __all__ = ["OnnxruntimeEngine"]
@@ -36,7 +36,9 @@ class OnnxruntimeEngine:
         try:
             self.session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions share no base class
-            raise BundleError(f"{where}: onnxruntime {ort.__version__} refuses the model: {_reason(error)}") from None
+            raise BundleError(
+                f"{where}: onnxruntime {ort.__version__} refuses the model: {one_line(error, 200)}"
+            ) from None
         self.inputs = [item.name for item in self.session.get_inputs()]
         self.outputs = [item.name for item in self.session.get_outputs()]
         try:  # what session.run does, without 1 us of Python around it
@@ -53,7 +55,7 @@ class OnnxruntimeEngine:
         try:
             found: list[Floats] = self._run(self.outputs, feeds, _RUN_OPTIONS)
         except Exception as error:
-            raise BundleError(f"{self._where}: the model fails in onnxruntime: {_reason(error)}") from None
+            raise BundleError(f"{self._where}: the model fails in onnxruntime: {one_line(error, 200)}") from None
         return found
 
     def bind(self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[Floats]) -> Callable[[], object]:
@@ -67,7 +69,3 @@ class OnnxruntimeEngine:
             return partial(self.session._sess.run_with_iobinding, binding._iobinding, _RUN_OPTIONS)
         except AttributeError:
             return partial(self.session.run_with_iobinding, binding, _RUN_OPTIONS)
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

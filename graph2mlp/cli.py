@@ -163,7 +163,10 @@ def methods(name: Annotated[str | None, typer.Argument(help="Show this method's 
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="A finished run folder.")],
-    onnx: Annotated[bool, typer.Option("--onnx", help="Write an ONNX bundle (the only form so far).")] = False,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write an ONNX bundle.")] = False,
+    ort: Annotated[
+        bool, typer.Option("--ort", help="Write the model in onnxruntime's own format, for its reduced mobile builds.")
+    ] = False,
     preset: Annotated[str, typer.Option(help="How numbers are stored: fp32.")] = "fp32",
     features: Annotated[
         Features, typer.Option(help="Form of the features in a request; auto follows the graph.")
@@ -173,14 +176,21 @@ def export(
 ) -> None:
     """Write a verified, deployable bundle from a finished run; it runs with numpy and onnxruntime alone."""
     with _one_line_errors():
-        if not onnx:
-            raise typer.BadParameter("name the form to export: --onnx")
+        if onnx == ort:
+            raise typer.BadParameter("name the form to export: --onnx, or --ort")
         require("torch", extra="distill", purpose="graph2mlp export")
         from graph2mlp.export.deploy import export_run
         from graph2mlp.run import open_run
 
         opened = open_run(run)
-        summary = export_run(opened, out=out or run / "bundle", preset=preset, features=features.value, force=force)
+        summary = export_run(
+            opened,
+            out=out or run / "bundle",
+            preset=preset,
+            features=features.value,
+            model_format="ort" if ort else "onnx",
+            force=force,
+        )
         typer.echo(summary.summary())
 
 
