@@ -67,11 +67,16 @@ def chunks_of(feeds: dict[str, NDArray[Any]]) -> list[tuple[Ints, dict[str, NDAr
         width = {name: max(1, int(length[part].max())) for name, length in lengths.items()}
         if "indices" in width:
             width["values"] = width["indices"]
-        chunks.append((part, {name: a[part][:, : width.get(name, a.shape[1])] for name, a in feeds.items()}))
+        chunks.append((part, {name: a.take(part, 0)[:, : width.get(name, a.shape[1])] for name, a in feeds.items()}))
     return chunks
 
 
 def _lengths(table: Ints) -> Ints:
     """How many columns each row needs: padding is usually at the end, but nothing says that it must be."""
-    last: Ints = ((table != PAD) * np.arange(1, table.shape[1] + 1)).max(1, initial=0)
-    return last
+    columns = table.shape[1]
+    if columns <= 1:
+        return np.full(len(table), columns)
+    last: Ints = columns - 1 - (table != PAD)[:, ::-1].argmax(1)
+    # A row of nothing but padding looks like a full one; its last column says which it is.
+    last[table[np.arange(len(table)), last] == PAD] = -1
+    return last + 1

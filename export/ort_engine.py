@@ -34,7 +34,8 @@ class OnnxruntimeEngine:
         options.log_severity_level = 4  # its errors arrive as exceptions; twice would be once too often
         self._where = where
         try:
-            self.session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            # Without a second attempt, which it would announce on the terminal and which ends the same.
+            self.session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=0)
         except Exception as error:  # onnxruntime's exceptions share no base class
             raise BundleError(
                 f"{where}: onnxruntime {ort.__version__} refuses the model: {one_line(error, 200)}"

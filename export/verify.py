@@ -66,7 +66,7 @@ def check_parity(
             softmax = torch.from_numpy(expected).softmax(-1).numpy()
             for engine in engines:
                 logits, probabilities = engine.run(feeds)
-                what = f"At batch size {size} the exported file in {engine.name}"
+                what = f"At batch size {size} the exported file{' in numpy' if engine.name == 'numpy' else ''}"
                 found = compare_logits(expected, logits, atol=atol, what=what)
                 if not np.abs(softmax - probabilities).max() <= atol:  # also true for NaN
                     raise ParityError(f"{what} gives other probabilities than the softmax of the student's logits.")

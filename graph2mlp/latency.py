@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graph2mlp.errors import BundleError, ConfigError
-from graph2mlp.export.bundle import EXTERNAL_DATA, MODEL
+from graph2mlp.export.bundle import EXTERNAL_DATA, MODEL, ORT_MODEL
 from graph2mlp.export.requests import Requests
 from graph2mlp.export.runtime import Predictor
 from graph2mlp.latency_rows import ANSWER, FETCH, RUN_ONLY, Row
@@ -119,7 +119,7 @@ def _pool(available: int, batch: int) -> list[np.ndarray]:
 
 def _facts(predictor: Predictor) -> dict[str, Any]:
     manifest = predictor.manifest
-    size = sum(manifest.files[name].bytes for name in (MODEL, EXTERNAL_DATA) if name in manifest.files)
+    size = sum(manifest.files[name].bytes for name in (MODEL, ORT_MODEL, EXTERNAL_DATA) if name in manifest.files)
     accuracy = manifest.metrics.get("test", manifest.metrics.get("prod"))
     return {"regime": manifest.regime, "size_kb": size / 1024, "accuracy": accuracy}
 

@@ -1,4 +1,4 @@
-"""The programs in docs/device.md, run as they stand there where their tools are: snippets that rot are worse than none."""
+"""The programs in docs/device.md, run as they stand there where their tools are: a snippet that rots misleads."""
 
 from __future__ import annotations
 
