@@ -26,19 +26,30 @@ from graph2mlp.export.evidence import (
 )
 from graph2mlp.export.graph_requests import node_requests
 from graph2mlp.export.manifest import QuantizedTensor
+from graph2mlp.export.ort_format import to_ort
 from graph2mlp.export.parity import ROUNDED, compare_answers
 from graph2mlp.export.presets import Preset
 from graph2mlp.export.quantize import Ranges, load_model, quantize
 from graph2mlp.export.requests import Floats, Requests
 from graph2mlp.export.runtime import Predictor
-from graph2mlp.export.to_onnx import OnnxModel, store_model, to_onnx
+from graph2mlp.export.to_onnx import EXTERNAL_DATA_FROM, ONE_FILE_LIMIT, OnnxModel, store_model, to_onnx
 from graph2mlp.export.verify import Parity, check_parity, student_logits, student_undecided
 from graph2mlp.structure.table import StructureTable
 from graph2mlp.students.base import Student
 
-__all__ = ["Candidate", "FeatureForm", "Prepared", "RunConfigLike", "RunLike", "build_candidate", "prepare"]
+__all__ = [
+    "Candidate",
+    "FeatureForm",
+    "ModelFormat",
+    "Prepared",
+    "RunConfigLike",
+    "RunLike",
+    "build_candidate",
+    "prepare",
+]
 
 FeatureForm = Literal["auto", "dense", "sparse"]
+ModelFormat = Literal["onnx", "ort"]
 
 
 class RunConfigLike(Protocol):
@@ -79,6 +90,9 @@ class Prepared:
     network: Floats
     """Torch's answers to the sample, logits `[B, C]`."""
     scratch: Path
+    model_format: ModelFormat
+    external_from: int
+    """Bytes of weights from which they go beside the model."""
 
     def inputs(self, requests: Requests) -> dict[str, np.ndarray]:
         """Requests as the model's inputs."""
@@ -105,8 +119,12 @@ class Candidate:
     predictor: Predictor
 
 
-def prepare(run: RunLike, features: FeatureForm, scratch: Path) -> Prepared:
+def prepare(
+    run: RunLike, features: FeatureForm, scratch: Path, *, model_format: ModelFormat = "onnx", one_file: bool = False
+) -> Prepared:
     """Export the float32 file and hold it against torch; every preset starts from it.
+
+    `one_file`: a zip, which is opened in memory, so that nothing is gained by weights beside the model.
 
     Raises:
         ParityError: the file disagrees with the network.
@@ -115,7 +133,8 @@ def prepare(run: RunLike, features: FeatureForm, scratch: Path) -> Prepared:
     if not student.spec.structure:
         table = None  # a run may keep a table its student does not read
     sparse = graph.is_sparse if features == "auto" else features == "sparse"
-    model = to_onnx(student, table, sparse=sparse, scratch=scratch)
+    external_from = ONE_FILE_LIMIT if one_file or model_format == "ort" else EXTERNAL_DATA_FROM
+    model = to_onnx(student, table, sparse=sparse, scratch=scratch, external_from=external_from)
     ids = sample_nodes(graph)
     sample = node_requests(graph, ids, structure=table is not None)
     # Requests on which two correct machines may differ prove nothing, here or on the device.
@@ -134,6 +153,8 @@ def prepare(run: RunLike, features: FeatureForm, scratch: Path) -> Prepared:
         sample=sample,
         network=student_logits(student, table, sample),
         scratch=scratch,
+        model_format=model_format,
+        external_from=external_from,
     )
 
 
@@ -147,6 +168,8 @@ def build_candidate(prepared: Prepared, preset: Preset, max_drop: float, *, wher
     quantized: tuple[QuantizedTensor, ...] = ()
     if not preset.exact:
         files, operators, quantized = _quantized(prepared, preset)
+    if prepared.model_format == "ort":
+        files = to_ort(files, prepared.scratch)
     draft = _manifest(prepared, preset, quantized)
     inputs = prepared.inputs(prepared.sample)
     answers = None
@@ -175,7 +198,7 @@ def _quantized(prepared: Prepared, preset: Preset) -> tuple[dict[str, bytes | Pa
         return activation_ranges(original, tensors, batches, folder)
 
     model, quantized = quantize(original, preset, ranges)
-    return store_model(model, folder), len(model.graph.node), quantized
+    return store_model(model, folder, external_from=prepared.external_from), len(model.graph.node), quantized
 
 
 def _parity(prepared: Prepared, preset: Preset, answers: Floats, where: Path) -> dict[str, float]:

@@ -14,6 +14,7 @@ from graph2mlp.export.bundle import write_bundle
 from graph2mlp.export.candidate import (
     Candidate,
     FeatureForm,
+    ModelFormat,
     Prepared,
     RunConfigLike,
     RunLike,
@@ -25,7 +26,7 @@ from graph2mlp.export.manifest import GateInfo, QuantizedTensor
 from graph2mlp.export.presets import AUTO, MAX_DROP, PRESETS, find_preset
 from graph2mlp.export.verify import Parity
 
-__all__ = ["ExportSummary", "FeatureForm", "RunConfigLike", "RunLike", "export_run"]
+__all__ = ["ExportSummary", "FeatureForm", "ModelFormat", "RunConfigLike", "RunLike", "export_run"]
 
 QUICK_SECONDS = 0.1
 """Time per file and batch size for the line that says whether rounding pays."""
@@ -78,6 +79,7 @@ def export_run(
     out: Path,
     preset: str = "fp32",
     features: FeatureForm = "auto",
+    model_format: ModelFormat = "onnx",
     force: bool = False,
     max_drop: float = MAX_DROP,
     batches: Sequence[int] = (1, 64),
@@ -86,6 +88,7 @@ def export_run(
 
     `features="auto"` takes sparse inputs for a graph with sparse features. `preset="auto"` measures every preset at
     the sizes of `batches` and keeps the fastest. `max_drop`: points of validation accuracy the file may lose.
+    `model_format="ort"` stores the model in onnxruntime's own format, see `graph2mlp.export.ort_format`.
 
     Raises:
         ConfigError: unknown preset or form of features, or a number out of range.
@@ -94,7 +97,7 @@ def export_run(
     """
     _check_choices(preset, features, out, force, max_drop, batches)
     with tempfile.TemporaryDirectory(prefix="graph2mlp-export-") as scratch:
-        prepared = prepare(run, features, Path(scratch))
+        prepared = prepare(run, features, Path(scratch), model_format=model_format, one_file=out.suffix == ".zip")
         choice = speed = None
         if preset == AUTO:
             choice = choose_preset(prepared, max_drop / 100, where=out, batches=batches)

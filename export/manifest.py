@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, get_args, get_origin, get_type_hints
 
-from graph2mlp.errors import BundleError
+from graph2mlp.errors import BundleError, one_line
 
 __all__ = [
     "SCHEMA",
@@ -101,6 +101,8 @@ class FileEntry:
 
     sha256: str
     bytes: int
+    blocks: tuple[str, ...] = ()
+    """sha256 of each block of a large file; see `graph2mlp.export.integrity`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,13 +158,13 @@ class BundleManifest:
             value = json.loads(text)
         except (UnicodeDecodeError, ValueError, RecursionError) as error:
             raise BundleError(
-                f"{where}: bundle.json is not valid JSON ({_one_line(error)}). Export it again."
+                f"{where}: bundle.json is not valid JSON ({one_line(error, 80)}). Export it again."
             ) from None
         if not isinstance(value, dict) or "schema" not in value:
             raise BundleError(f"{where}: bundle.json does not describe a bundle: it has no 'schema'.")
         if value["schema"] != SCHEMA or isinstance(value["schema"], bool):
             raise BundleError(
-                f"{where} has bundle schema {_one_line(value['schema'])!r}, this version reads {SCHEMA}. "
+                f"{where} has bundle schema {one_line(value['schema'], 80)!r}, this version reads {SCHEMA}. "
                 "Export it again, or install the version of graph2mlp that wrote it."
             )
         manifest = _build(cls, value, where=f"{where}: bundle.json")
@@ -191,7 +193,7 @@ def _build(kind: Any, value: Any, *, where: str) -> Any:
     """`value` from JSON as `kind`, a type annotation; checked all the way down."""
     if hasattr(kind, "__dataclass_fields__"):
         if not isinstance(value, dict):
-            raise BundleError(f"{where} must be an object, got {_one_line(value)}.")
+            raise BundleError(f"{where} must be an object, got {one_line(value, 80)}.")
         hints = get_type_hints(kind)
         known = {f.name: f for f in fields(kind)}
         for name, f in known.items():
@@ -204,7 +206,7 @@ def _build(kind: Any, value: Any, *, where: str) -> Any:
     if origin is tuple and isinstance(value, list):
         return tuple(_build(arguments[0], item, where=where) for item in value)
     if origin is dict and isinstance(value, Mapping):
-        return {key: _build(arguments[1], item, where=f"{where}.{_one_line(key)}") for key, item in value.items()}
+        return {key: _build(arguments[1], item, where=f"{where}.{one_line(key, 80)}") for key, item in value.items()}
     if origin not in (None, tuple, dict):  # a union
         for option in arguments:
             if hasattr(option, "__dataclass_fields__") and isinstance(value, dict):
@@ -215,16 +217,10 @@ def _build(kind: Any, value: Any, *, where: str) -> Any:
         return float(value)
     elif origin is None and isinstance(value, kind) and not isinstance(value, bool):
         return value
-    raise BundleError(f"{where} is of the wrong type: {_one_line(value)}.")
+    raise BundleError(f"{where} is of the wrong type: {one_line(value, 80)}.")
 
 
 def _has_default(f: Any) -> bool:
     from dataclasses import MISSING
 
     return f.default is not MISSING or f.default_factory is not MISSING
-
-
-def _one_line(value: object) -> str:
-    """Text from a file that may be hostile, fit for an error message."""
-    text = "".join(c if c.isprintable() else " " for c in str(value))
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -28,10 +28,21 @@ from graph2mlp.students.base import Student
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["DeployedStudent", "OnnxModel", "deploy_module", "store_model", "to_onnx"]
+__all__ = [
+    "EXTERNAL_DATA_FROM",
+    "ONE_FILE_LIMIT",
+    "DeployedStudent",
+    "OnnxModel",
+    "deploy_module",
+    "store_model",
+    "to_onnx",
+]
 
-EXTERNAL_DATA_FROM = 1_500_000_000
-"""Bytes of weights from which they go beside the model: one protobuf message ends at 2 GB."""
+EXTERNAL_DATA_FROM = 64 * 2**20
+"""Bytes of weights from which they go beside the model in a folder: there they are memory-mapped, not loaded."""
+
+ONE_FILE_LIMIT = 1_500_000_000
+"""Bytes of weights that one model file can hold: a protobuf message ends at 2 GB."""
 
 
 class DeployedStudent(nn.Module):
@@ -113,7 +124,7 @@ def to_onnx(
 ) -> OnnxModel:
     """Export with dynamic batch, J and K.
 
-    `scratch` is a folder for weights of more than `external_from` bytes, which do not fit into the model file.
+    `scratch` is a folder for weights of more than `external_from` bytes, which go beside the model file.
 
     Raises:
         MethodError: the table does not fit the student.
@@ -202,7 +213,7 @@ def _external(model: onnx.ModelProto, scratch: Path | None) -> dict[str, bytes |
     import onnx
 
     if scratch is None:
-        raise BundleError("The weights do not fit into one model file, and there is no folder to put them beside it.")
+        raise BundleError("The weights are too large for one model file, and there is no folder to put them beside it.")
     path = scratch / MODEL
     onnx.save_model(model, path, save_as_external_data=True, location=EXTERNAL_DATA, size_threshold=1024)
     return {MODEL: path, EXTERNAL_DATA: scratch / EXTERNAL_DATA}

@@ -175,7 +175,10 @@ def methods(name: Annotated[str | None, typer.Argument(help="Show this method's 
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="A finished run folder.")],
-    onnx: Annotated[bool, typer.Option("--onnx", help="Write an ONNX bundle (the only form so far).")] = False,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write an ONNX bundle.")] = False,
+    ort: Annotated[
+        bool, typer.Option("--ort", help="Write the model in onnxruntime's own format, for its reduced mobile builds.")
+    ] = False,
     preset: Annotated[
         str, typer.Option(help=f"How numbers are stored: {', '.join(PRESETS)}; auto keeps the fastest here.")
     ] = "fp32",
@@ -191,15 +194,15 @@ def export(
 ) -> None:
     """Write a verified, deployable bundle from a finished run; it runs with numpy and onnxruntime alone."""
     with _one_line_errors():
-        if not onnx:
-            raise typer.BadParameter("name the form to export: --onnx")
+        if onnx == ort:
+            raise typer.BadParameter("name the form to export: --onnx, or --ort")
         require("torch", extra="distill", purpose="graph2mlp export")
         from graph2mlp.export.deploy import export_run
         from graph2mlp.run import open_run
         from graph2mlp.summary import preset_table
 
         how: dict[str, Any] = {"preset": preset, "features": features.value, "force": force}
-        how |= {"max_drop": max_drop, "batches": _sizes(batch)}
+        how |= {"max_drop": max_drop, "batches": _sizes(batch), "model_format": "ort" if ort else "onnx"}
         summary = export_run(open_run(run), out=out or run / "bundle", **how)
         if summary.choice is not None:
             _show(preset_table(summary.choice))

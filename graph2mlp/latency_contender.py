@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graph2mlp.errors import BundleError, ParityError
-from graph2mlp.export.bundle import EXTERNAL_DATA, MODEL
+from graph2mlp.export.bundle import EXTERNAL_DATA, MODEL, ORT_MODEL
 from graph2mlp.export.requests import PAD, Ints, Requests
 from graph2mlp.export.runtime import Predictor
 from graph2mlp.latency_rows import ANSWER, RUN_ONLY, About
@@ -85,6 +85,7 @@ def _about(predictor: Predictor) -> About:
     manifest = predictor.manifest
     requests, y = sample_requests(predictor)
     answered, known = predictor.predict(requests).labels, y >= 0
+    stored = [manifest.files[name] for name in (MODEL, ORT_MODEL, EXTERNAL_DATA) if name in manifest.files]
     accuracy = float((answered == y)[known].mean()) if known.any() else None
     status = "ok"
     try:
@@ -95,7 +96,7 @@ def _about(predictor: Predictor) -> About:
         what="",
         kind="bundle",
         regime=manifest.regime,
-        size_kb=sum(manifest.files[name].bytes for name in (MODEL, EXTERNAL_DATA) if name in manifest.files) / 1024,
+        size_kb=sum(entry.bytes for entry in stored) / 1024,
         accuracy=accuracy,
         accuracy_n=int(known.sum()),
         sample_accuracy=accuracy,
@@ -104,7 +105,7 @@ def _about(predictor: Predictor) -> About:
         status=status,
         bundle=str(predictor.bundle.path),
         preset=manifest.preset,
-        model_sha256=manifest.files[MODEL].sha256,
+        model_sha256=stored[0].sha256,
     )
 
 
