@@ -7,28 +7,66 @@ from pathlib import Path
 from bench import accuracy_tables
 from bench.accuracy_tables import markdown
 from bench.rows import read_rows
+from graph2mlp.export.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
 PAGES = (ROOT / "README.md", ROOT / "docs" / "accuracy.md")
 
 
+_WAYS = (
+    ("fetch", "teacher, k-hop fetch"),
+    ("sampled", "teacher, sampled fetch"),
+    ("PyG", "teacher, PyG k-hop"),
+    ("whole graph", "teacher, whole graph"),
+    ("torch", "student, torch"),
+    ("checks", "bundle, with checks"),
+    ("run only", "bundle, run only"),
+)
+
+
 def latency_table() -> str:
-    """p50 / p95 in microseconds per call, batch 1 and the larger ones, one thread."""
-    header = ["graph", "what answers", "batch", "n", "p50 us", "p95 us", "p99 us", "CPU us", "times faster"]
-    lines = [
-        [
-            row["graph"],
-            row["what"],
-            row["batch"],
-            row["n"],
-            *(f"{float(row[key]):,.1f}" if row[key] else "-" for key in ("p50_us", "p95_us", "p99_us", "cpu_us")),
-            f"{float(row['ratio']):,.1f}",
-        ]
-        for row in read_rows(RESULTS / "latency.csv")
-        if row["batch"] in ("1", "64")
-    ]
+    """One line per graph, teacher and batch: p50 of every way of answering, and how many times the bundle is faster.
+
+    The last column divides by the cheapest exact way, whichever that is: ten hops of a small graph are all of it, and
+    then one pass over the whole graph is what a server would do.
+    """
+    rows = [row for row in read_rows(RESULTS / "latency.csv") if row["scenario"] in ("single", "batch")]
+    header = ["graph", "teacher", "hops", "batch", *(short for short, _ in _WAYS), "p99 run only"]
+    header += ["fetch / run only", "PyG / run only", "cheapest / run only"]
+    lines = []
+    for key in dict.fromkeys(tuple(row[name] for name in ("graph", "teacher", "hops", "batch")) for row in rows):
+        if key[3] not in ("1", "64"):
+            continue
+        same = [row for row in rows if (row["graph"], row["teacher"]) == key[:2]]
+        # The whole graph is measured at one batch size: it costs the same at any.
+        found = {row["what"]: row for row in same if row["batch"] == key[3] or row["what"] == _WAYS[3][1]}
+        p50 = {short: float(found[name]["p50_us"]) for short, name in _WAYS if name in found}
+        cheapest = min(p50[short] for short in ("fetch", "PyG", "whole graph") if short in p50)
+        ratios = [one / p50["run only"] for one in (p50["fetch"], p50["PyG"], cheapest)]
+        p99 = found[_WAYS[-1][1]]["p99_us"]
+        times = [p50.get(short) for short, _ in _WAYS]
+        lines.append([*key, *(_us(one) for one in [*times, float(p99) if p99 else None, *ratios])])
     return markdown(header, lines)
+
+
+def server_table() -> str:
+    """Requests per second that each way of answering bears, one line per graph and teacher."""
+    rows = [row for row in read_rows(RESULTS / "latency.csv") if row["scenario"] == "server"]
+    names = [(short, name) for short, name in _WAYS if name != "bundle, run only"]
+    header = ["graph", "teacher", "p99 at most", *(short for short, _ in names), "bundle / fetch"]
+    lines = []
+    for key in dict.fromkeys((row["graph"], row["teacher"], row["slo_p99_us"]) for row in rows):
+        found = {row["what"]: row["rate"] for row in rows if (row["graph"], row["teacher"], row["slo_p99_us"]) == key}
+        rates = [float(found[name]) if found.get(name) else None for _, name in names]
+        ratio = rates[-1] / rates[0] if rates[-1] and rates[0] else None
+        cells = ["INVALID" if rate is None else f"{rate:,.0f}" for rate in rates]
+        lines.append([key[0], key[1], f"{float(key[2]):,.0f} us", *cells, _us(ratio)])
+    return markdown(header, lines)
+
+
+def _us(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.1f}"
 
 
 def kernels_table() -> str:
@@ -55,9 +93,43 @@ def kernels_table() -> str:
     return markdown(header, lines)
 
 
+def presets_table() -> str:
+    """One row per student and preset: size, what it keeps, and how many times as fast as fp32 it is by batch size.
+
+    Calls of 1,024 requests are so long that a shared machine interrupts most of them: there it is CPU time.
+    """
+    rows = read_rows(RESULTS / "presets.csv")
+    columns = (("1", "p50_us"), ("64", "p50_us"), ("1024", "cpu_us"))
+    header = ["student", "preset", "KB", "validation", "same label", "test"]
+    header += [f"batch {batch}: {'CPU' if key == 'cpu_us' else 'p50'} us (x fp32)" for batch, key in columns]
+    lines = []
+    for graph, preset in dict.fromkeys((row["graph"], row["preset"]) for row in rows):
+        those = {row["batch"]: row for row in rows if (row["graph"], row["preset"]) == (graph, preset)}
+        first = next(iter(those.values()))
+        if first["status"] != "passed":
+            lines.append([graph, preset, "-", "refused", *["-"] * (2 + len(columns))])
+            continue
+        shares = [f"{100 * float(first[key]):.2f}" for key in ("val", "agreement", "test")]
+        whole = {row["batch"]: row for row in rows if (row["graph"], row["preset"]) == (graph, "fp32")}
+        times = [
+            f"{float(those[batch][key]):,.1f} ({float(whole[batch][key]) / float(those[batch][key]):.2f})"
+            for batch, key in columns
+        ]
+        lines.append([graph, preset, f"{float(first['size_kb']):,.0f}", *shares, *times])
+    return markdown(header, lines)
+
+
+def preset_purposes_table() -> str:
+    """The presets as the code has them: name, and for whom."""
+    return markdown(["preset", "for"], [[f"`{preset.name}`", preset.purpose] for preset in PRESETS.values()])
+
+
 TABLES = {
+    "preset purposes": preset_purposes_table,
+    "presets": presets_table,
     **accuracy_tables.TABLES,
     "latency": latency_table,
+    "server": server_table,
     "kernels": kernels_table,
 }
 

@@ -1,31 +1,31 @@
 """The deployable bundle, a folder or one `.zip`: written whole or not at all, verified whenever it is opened. No torch.
 
     bundle.json   what it is (see `BundleManifest`), with the checksum of every other file
-    model.onnx    the network with everything a request needs (and model.onnx.data above 1.5 GB)
+    model.onnx    the network with everything a request needs; or model.ort, the same in onnxruntime's own format
+    model.onnx.data   only beside a large model in a folder: its weights, which are memory-mapped instead of loaded
     sample.npz    real requests with the expected answers, for a self-check on the device
+    nodes.npz     `names [N]`: what the user calls the nodes of the table (only where they are not called 0 to N - 1)
 
 A checksum proves that a bundle is intact, not who made it. Nothing in a bundle is ever executed or unpickled.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
 import os
-import re
 import shutil
 import stat
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from graph2mlp.atomic import atomic_folder, atomic_path
-from graph2mlp.errors import BundleError
+from graph2mlp.errors import BundleError, one_line
+from graph2mlp.export.integrity import NAME, Verify, check_listing, check_verify, file_entry, verify_files
 from graph2mlp.export.manifest import (
     SCHEMA,
     BundleManifest,
@@ -34,11 +34,14 @@ from graph2mlp.export.manifest import (
     StudentInfo,
     TensorSpec,
 )
+from graph2mlp.export.npz_file import read_npz
 
 __all__ = [
     "EXTERNAL_DATA",
     "MANIFEST",
     "MODEL",
+    "NODES",
+    "ORT_MODEL",
     "SAMPLE",
     "SCHEMA",
     "Bundle",
@@ -52,9 +55,9 @@ __all__ = [
 ]
 
 MANIFEST, MODEL, EXTERNAL_DATA, SAMPLE = "bundle.json", "model.onnx", "model.onnx.data", "sample.npz"
+NODES = "nodes.npz"
+ORT_MODEL = "model.ort"
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-"""Names are flat, so none can leave the folder."""
 _MANIFEST_LIMIT = 16 * 2**20
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 """Equal content gives an equal zip."""
@@ -69,6 +72,8 @@ class Bundle:
     path: Path
     manifest: BundleManifest
     contents: Mapping[str, bytes | Path]
+    sampled: tuple[str, ...] = ()
+    """Large files of which opening `fast` has read only some blocks; see `verify`."""
 
     @property
     def size(self) -> int:
@@ -80,18 +85,43 @@ class Bundle:
         content = self.contents[name]
         return content.read_bytes() if isinstance(content, Path) else content
 
+    def verify(self) -> None:
+        """Read the large files that were only sampled completely.
+
+        Raises:
+            BundleError: one is damaged.
+        """
+        try:
+            verify_files(self.path, {name: self.manifest.files[name] for name in self.sampled}, self.contents)
+        except OSError as error:
+            raise BundleError(f"{self.path} cannot be read: {error.strerror or error}.") from None
+
     def model(self) -> bytes | str:
         """What onnxruntime opens: the path when weights lie beside the model, so that they are memory-mapped."""
+        if ORT_MODEL in self.contents:
+            return self.read(ORT_MODEL)
         content = self.contents[MODEL]
         return str(content) if EXTERNAL_DATA in self.contents and isinstance(content, Path) else self.read(MODEL)
 
     def sample(self) -> dict[str, NDArray[Any]]:
         """The arrays of `sample.npz`."""
+        return self._arrays(SAMPLE)
+
+    def node_names(self) -> NDArray[Any] | None:
+        """What the user calls the nodes of the structure table, `[N]` int64 or text; None where by their position."""
+        if NODES not in self.contents:
+            return None
+        names = self._arrays(NODES).get("names")
+        nodes = self.manifest.structure.nodes if self.manifest.structure is not None else 0
+        if names is None or names.shape != (nodes,) or names.dtype.kind not in "iU":
+            raise BundleError(f"{self.path}: {NODES} must hold {nodes} names of nodes. Export it again.")
+        return names
+
+    def _arrays(self, file: str) -> dict[str, NDArray[Any]]:
         try:
-            with np.load(io.BytesIO(self.read(SAMPLE)), allow_pickle=False) as arrays:
-                return {name: arrays[name] for name in arrays.files}
-        except (ValueError, OSError, EOFError, SyntaxError, zipfile.BadZipFile) as error:
-            raise BundleError(f"{self.path}: {SAMPLE} cannot be read ({error}). Export it again.") from None
+            return read_npz(self.read(file))
+        except (ValueError, OSError) as error:
+            raise BundleError(f"{self.path}: {file} cannot be read ({one_line(error)}). Export it again.") from None
 
 
 def write_bundle(target: Path, manifest: BundleManifest, files: Mapping[str, bytes | Path]) -> BundleManifest:
@@ -104,11 +134,11 @@ def write_bundle(target: Path, manifest: BundleManifest, files: Mapping[str, byt
     """
     zipped = target.suffix == ".zip"
     for name in files:
-        if not _NAME.fullmatch(name) or name == MANIFEST:
+        if not NAME.fullmatch(name) or name == MANIFEST:
             raise BundleError(f"A bundle cannot hold a file named '{name}'.")
     if zipped and EXTERNAL_DATA in files:
         raise BundleError(f"The weights are too large for a zip ({target}). Export to a folder instead.")
-    manifest = replace(manifest, files={name: _entry(content) for name, content in files.items()})
+    manifest = replace(manifest, files={name: file_entry(content) for name, content in files.items()})
     everything = {MANIFEST: manifest.to_json().encode(), **files}
     if zipped:
         with atomic_path(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
@@ -125,15 +155,21 @@ def write_bundle(target: Path, manifest: BundleManifest, files: Mapping[str, byt
     return manifest
 
 
-def open_bundle(path: str | os.PathLike[str]) -> Bundle:
+def open_bundle(path: str | os.PathLike[str], *, verify: Verify = "full") -> Bundle:
     """Open and verify a folder or a zip: schema, file list, names, sizes and every checksum.
+
+    `verify="fast"` does not read a large file of weights completely; see `graph2mlp.export.integrity`.
 
     Raises:
         BundleError: the bundle is missing, damaged, from another version, or not a bundle.
+        ConfigError: `verify` is something else.
     """
+    check_verify(verify)
     path = Path(path)
     if not path.exists():
         raise BundleError(f"{path} does not exist. Give the folder or .zip that 'graph2mlp export' wrote.")
+    if not path.is_dir() and not path.is_file():  # reading a pipe would wait for ever
+        raise BundleError(f"{path} is not a readable zip (not a plain file). Copy or export it again.")
     try:
         contents = _list_folder(path) if path.is_dir() else _read_zip(path)
         if MANIFEST not in contents:
@@ -143,8 +179,12 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
             raise BundleError(f"{path}: {MANIFEST} is larger than {_MANIFEST_LIMIT} bytes.")
         text = content.read_bytes() if isinstance(content, Path) else content
         manifest = BundleManifest.from_json(text, where=str(path))
-        bundle = Bundle(path=path, manifest=manifest, contents=contents)
-        _verify(bundle)
+        if MODEL in contents and ORT_MODEL in contents:
+            raise BundleError(f"{path} holds two models, '{MODEL}' and '{ORT_MODEL}'. Export it again.")
+        check_listing(path, manifest.files, contents, (ORT_MODEL if ORT_MODEL in contents else MODEL, SAMPLE))
+        sampled = verify_files(path, manifest.files, contents, verify=verify)
+        bundle = Bundle(path=path, manifest=manifest, contents=contents, sampled=sampled)
+        _check_external_names(bundle)
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror or error}.") from None
     return bundle
@@ -167,7 +207,7 @@ def _read_zip(path: Path) -> dict[str, bytes | Path]:
         with zipfile.ZipFile(path) as archive:
             limit = path.stat().st_size  # we store without compression: more would be a decompression bomb
             for info in archive.infolist():
-                if not _NAME.fullmatch(info.filename) or stat.S_ISLNK(info.external_attr >> 16):
+                if not NAME.fullmatch(info.filename) or stat.S_ISLNK(info.external_attr >> 16):
                     raise BundleError(f"{path} holds {info.filename[:80]!r}, which is not the name of a plain file.")
                 if info.filename in found:
                     raise BundleError(f"{path} holds '{info.filename}' twice.")
@@ -175,37 +215,15 @@ def _read_zip(path: Path) -> dict[str, bytes | Path]:
                 if limit < 0:
                     raise BundleError(f"{path} claims to hold more than its size. Bundles are not compressed.")
                 found[info.filename] = archive.read(info)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise BundleError(f"{path} is not a readable zip ({error}). Copy or export it again.") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise BundleError(f"{path} is not a readable zip ({one_line(error)}). Copy or export it again.") from None
     return found
-
-
-def _verify(bundle: Bundle) -> None:
-    listed, found = bundle.manifest.files, bundle.contents
-    for name in listed:
-        if not _NAME.fullmatch(name):
-            raise BundleError(f"{bundle.path}: {MANIFEST} lists {name[:80]!r}, which is not the name of a plain file.")
-        if name not in found:
-            raise BundleError(f"{bundle.path} lacks '{name}', which {MANIFEST} lists. Copy the whole bundle again.")
-    for name in found:
-        if name not in listed:
-            raise BundleError(f"{bundle.path} holds '{name}', which {MANIFEST} does not list. Remove it.")
-    for name in (MODEL, SAMPLE):
-        if name not in listed:
-            raise BundleError(f"{bundle.path} is not complete: {MANIFEST} does not list '{name}'.")
-    for name, expected in listed.items():
-        entry = _entry(found[name])
-        if entry != expected:
-            got = f"{entry.bytes} bytes, expected {expected.bytes}" if entry.bytes != expected.bytes else "same size"
-            raise BundleError(
-                f"{bundle.path}: '{name}' is damaged: its checksum is not the one in {MANIFEST} ({got}). "
-                "Copy or export the bundle again."
-            )
-    _check_external_names(bundle)
 
 
 def _check_external_names(bundle: Bundle) -> None:
     """A model may name files to read weights from; only those of the bundle are allowed."""
+    if MODEL not in bundle.contents:
+        return  # the other format has no such names
     model = bundle.read(MODEL)
     position = model.find(_LOCATION)
     while position >= 0:
@@ -216,11 +234,3 @@ def _check_external_names(bundle: Bundle) -> None:
                 f"{bundle.path}: {MODEL} wants to read the file {name[:80]!r}, which is not allowed here."
             )
         position = model.find(_LOCATION, start)
-
-
-def _entry(content: bytes | Path) -> FileEntry:
-    if isinstance(content, bytes):
-        return FileEntry(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
-    with content.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return FileEntry(sha256=digest, bytes=content.stat().st_size)

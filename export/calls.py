@@ -1,23 +1,17 @@
-"""How requests reach onnxruntime: large batches in parts that fit the cache, repeated ones bound once. No torch."""
+"""How requests reach the engine: large batches in parts that fit the cache, repeated ones bound once. No torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
-from graph2mlp.export.requests import PAD, Floats, Ints
+from graph2mlp.export.engines import OUTPUTS, Engine
+from graph2mlp.export.requests import PAD, Ints
 
-__all__ = ["CHUNK", "OUTPUTS", "RUN_OPTIONS", "PreparedCall", "chunks_of"]
-
-OUTPUTS = ["logits", "probabilities"]
-
-RUN_OPTIONS = ort.RunOptions()
-"""Options at their defaults, never changed: without any, onnxruntime makes new ones in every call, for 0.5 us."""
+__all__ = ["CHUNK", "PreparedCall", "chunks_of"]
 
 CHUNK = 256
 """Requests per call of the network; see `chunks_of`."""
@@ -29,9 +23,9 @@ class PreparedCall:
     Shapes: `logits [B, C]`, `probabilities [B, C]`; overwritten by every call.
     """
 
-    def __init__(self, session: ort.InferenceSession, feeds: dict[str, NDArray[Any]], classes: int) -> None:
+    def __init__(self, engine: Engine, feeds: dict[str, NDArray[Any]], classes: int) -> None:
         rows = len(next(iter(feeds.values())))
-        chunks = chunks_of(feeds) if rows > CHUNK else [(np.arange(rows), feeds)]
+        chunks = list(chunks_of(feeds)) if rows > CHUNK else [(np.arange(rows), feeds)]
         # Chunks are of similar requests, not of neighbouring ones: answers are put back in the order of the requests.
         self._order = np.concatenate([part for part, _ in chunks]) if rows > CHUNK else None
         self._found = [np.zeros((rows, classes), np.float32) for _ in OUTPUTS]
@@ -42,7 +36,7 @@ class PreparedCall:
         self._kept = [{name: np.ascontiguousarray(array) for name, array in chunk.items()} for _, chunk in chunks]
         self._runs, start = [], 0
         for (part, _), chunk in zip(chunks, self._kept, strict=True):
-            self._runs.append(_bind(session, chunk, [array[start : start + len(part)] for array in self._found]))
+            self._runs.append(engine.bind(chunk, [array[start : start + len(part)] for array in self._found]))
             start += len(part)
         # Never handed out: the arrays it reads and writes live as long as this object only.
         self._run = self._runs[0] if self._order is None else self._run_chunks
@@ -56,11 +50,12 @@ class PreparedCall:
         self.logits[self._order], self.probabilities[self._order] = self._found
 
 
-def chunks_of(feeds: dict[str, NDArray[Any]]) -> list[tuple[Ints, dict[str, NDArray[Any]]]]:
+def chunks_of(feeds: dict[str, NDArray[Any]]) -> Iterator[tuple[Ints, dict[str, NDArray[Any]]]]:
     """A large batch in parts whose intermediate results stay in the processor's cache, padded no more than needed.
 
     Requests are ordered by their number of neighbours, then of features, so that a part holds requests of similar
-    length. For 2,485 bag-of-words requests this takes a fifth of the time of a single call.
+    length. For 2,485 bag-of-words requests this takes a fifth of the time of a single call. Each part is made when
+    it is asked for, so that it is still in the cache when the network reads it.
     """
     rows = len(next(iter(feeds.values())))
     lengths: dict[str, Ints] = {name: _lengths(feeds[name]) for name in ("neighbors", "indices") if name in feeds}
@@ -68,31 +63,20 @@ def chunks_of(feeds: dict[str, NDArray[Any]]) -> list[tuple[Ints, dict[str, NDAr
     for length in reversed(lengths.values()):
         if length.min() != length.max():
             order = order[np.argsort(length[order], kind="stable")]
-    chunks = []
     for start in range(0, rows, CHUNK):
         part = order[start : start + CHUNK]
         width = {name: max(1, int(length[part].max())) for name, length in lengths.items()}
         if "indices" in width:
             width["values"] = width["indices"]
-        chunks.append((part, {name: a[part][:, : width.get(name, a.shape[1])] for name, a in feeds.items()}))
-    return chunks
+        yield part, {name: a.take(part, 0)[:, : width.get(name, a.shape[1])] for name, a in feeds.items()}
 
 
 def _lengths(table: Ints) -> Ints:
     """How many columns each row needs: padding is usually at the end, but nothing says that it must be."""
-    last: Ints = ((table != PAD) * np.arange(1, table.shape[1] + 1)).max(1, initial=0)
-    return last
-
-
-def _bind(
-    session: ort.InferenceSession, feeds: dict[str, NDArray[Any]], outputs: Sequence[Floats]
-) -> Callable[[], object]:
-    binding = session.io_binding()
-    for name, array in feeds.items():
-        binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
-    for name, array in zip(OUTPUTS, outputs, strict=True):
-        binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
-    try:  # what session.run_with_iobinding does, without 0.4 us of Python around it
-        return partial(session._sess.run_with_iobinding, binding._iobinding, RUN_OPTIONS)
-    except AttributeError:  # another version of onnxruntime
-        return partial(session.run_with_iobinding, binding, RUN_OPTIONS)
+    columns = table.shape[1]
+    if columns <= 1:
+        return np.full(len(table), columns)
+    last: Ints = columns - 1 - (table != PAD)[:, ::-1].argmax(1)
+    # A row of nothing but padding looks like a full one; its last column says which it is.
+    last[table[np.arange(len(table)), last] == PAD] = -1
+    return last + 1

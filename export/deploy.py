@@ -2,68 +2,34 @@
 
 from __future__ import annotations
 
-import io
-import platform
+import math
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, Protocol
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from graph2mlp import __version__
-from graph2mlp.data.graph import HIDDEN_LABEL, GraphData
-from graph2mlp.errors import BundleError, ConfigError, suggest
-from graph2mlp.export.bundle import (
-    MODEL,
-    SAMPLE,
-    Bundle,
-    BundleManifest,
-    StructureInfo,
-    StudentInfo,
-    write_bundle,
+from graph2mlp.errors import BundleError, ConfigError
+from graph2mlp.export.auto import Choice, choose_preset, measure_candidates
+from graph2mlp.export.bundle import write_bundle
+from graph2mlp.export.candidate import (
+    Candidate,
+    FeatureForm,
+    ModelFormat,
+    Prepared,
+    RunConfigLike,
+    RunLike,
+    build_candidate,
+    prepare,
 )
-from graph2mlp.export.graph_requests import node_requests
-from graph2mlp.export.presets import PRESETS, Preset
-from graph2mlp.export.requests import Requests
-from graph2mlp.export.runtime import Predictor
-from graph2mlp.export.to_onnx import OnnxModel, to_onnx
-from graph2mlp.export.verify import Parity, check_parity, student_logits
-from graph2mlp.structure.table import StructureTable
-from graph2mlp.students.base import Student
+from graph2mlp.export.evidence import file_accuracy
+from graph2mlp.export.manifest import GateInfo, QuantizedTensor
+from graph2mlp.export.presets import AUTO, MAX_DROP, PRESETS, find_preset
+from graph2mlp.export.verify import Parity
 
-__all__ = ["ExportSummary", "FeatureForm", "RunConfigLike", "RunLike", "export_run"]
+__all__ = ["ExportSummary", "FeatureForm", "ModelFormat", "RunConfigLike", "RunLike", "export_run"]
 
-FeatureForm = Literal["auto", "dense", "sparse"]
-
-SAMPLE_SIZE = 500
-SAMPLE_SEED = 0
-
-
-class RunConfigLike(Protocol):
-    """The part of a run's settings that export reads."""
-
-    @property
-    def setting(self) -> str: ...
-
-
-class RunLike(Protocol):
-    """The part of a finished run that export reads."""
-
-    @property
-    def path(self) -> Path: ...
-    @property
-    def result(self) -> dict[str, Any]: ...
-    @property
-    def config(self) -> RunConfigLike: ...
-    @property
-    def fingerprint(self) -> str: ...
-    def graph(self) -> GraphData: ...
-    def student(self) -> Student: ...
-    def structure(self) -> StructureTable | None: ...
+QUICK_SECONDS = 0.1
+"""Time per file and batch size for the line that says whether rounding pays."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,68 +47,111 @@ class ExportSummary:
     torch_metrics: dict[str, float]
     """Accuracy of the torch student on the same requests."""
     parity: Parity
+    """Of the float32 file every preset starts from."""
+    gate: GateInfo | None = None
+    """What it loses on validation nodes."""
+    quantized: tuple[QuantizedTensor, ...] = ()
+    speed: dict[int, float] | None = None
+    """By batch size, how many times as fast as fp32 it is here; None for fp32 itself."""
+    choice: Choice | None = None
+    """How `auto` came to this preset."""
 
     def summary(self) -> str:
         accuracy = ", ".join(f"{part} {value:.2%}" for part, value in self.metrics.items())
-        return (
+        lines = [
             f"{self.path}: {self.preset}, {self.features} features, {self.operators} operators, "
-            f"{self.size / 1024:.0f} KB; agrees with torch to {self.parity.max_abs:.1e} at batch sizes "
-            f"{', '.join(map(str, self.parity.batch_sizes))}; accuracy of the file: {accuracy or 'not measured'}"
-        )
+            f"{self.size / 1024:.0f} KB; {self._against_torch()}; accuracy of the file: {accuracy or 'not measured'}"
+        ]
+        if self.speed is not None:
+            lines.append(_speed_line(self.preset, self.speed))
+        return "\n".join(lines)
+
+    def _against_torch(self) -> str:
+        if self.preset != "fp32" and self.gate is not None:
+            return f"{len(self.quantized)} tensors stored smaller; {self.gate.summary()}"
+        sizes = ", ".join(map(str, self.parity.batch_sizes))
+        return f"agrees with torch to {self.parity.max_abs:.1e} at batch sizes {sizes}"
 
 
 def export_run(
-    run: RunLike, *, out: Path, preset: str = "fp32", features: FeatureForm = "auto", force: bool = False
+    run: RunLike,
+    *,
+    out: Path,
+    preset: str = "fp32",
+    features: FeatureForm = "auto",
+    model_format: ModelFormat = "onnx",
+    force: bool = False,
+    max_drop: float = MAX_DROP,
+    batches: Sequence[int] = (1, 64),
 ) -> ExportSummary:
-    """Export, hold against torch, measure the accuracy of the file, and only then write `out` (folder or `.zip`).
+    """Export, hold against torch, judge and measure the file, and only then write `out` (folder or `.zip`).
 
-    `features="auto"` takes sparse inputs for a graph with sparse features.
+    `features="auto"` takes sparse inputs for a graph with sparse features. `preset="auto"` measures every preset at
+    the sizes of `batches` and keeps the fastest. `max_drop`: points of validation accuracy the file may lose.
+    `model_format="ort"` stores the model in onnxruntime's own format, see `graph2mlp.export.ort_format`.
 
     Raises:
-        ConfigError: unknown preset or form of features.
-        BundleError: `out` exists (and not `force`), or the file loses more accuracy than the preset allows.
+        ConfigError: unknown preset or form of features, or a number out of range.
+        BundleError: `out` exists (and not `force`), or the file loses more accuracy than it may.
         ParityError: the file disagrees with the network.
     """
-    chosen = _check_choices(preset, features, out, force)
-    graph, student, table = run.graph(), run.student().eval(), run.structure()
-    if not student.spec.structure:
-        table = None  # a run may keep a table its student does not read
-    sparse = graph.is_sparse if features == "auto" else features == "sparse"
+    _check_choices(preset, features, out, force, max_drop, batches)
     with tempfile.TemporaryDirectory(prefix="graph2mlp-export-") as scratch:
-        model = to_onnx(student, table, sparse=sparse, scratch=Path(scratch))
-        sample_ids = _sample_ids(graph)
-        requests = node_requests(graph, sample_ids, structure=table is not None)
-        # A model with weights beside it is only found by its path; any other is handed over as it will be written.
-        parity = check_parity(student, table, model.files[MODEL], requests)
-        draft = _manifest(run, graph, student, table, model, chosen, parity)
-        files = {**model.files, SAMPLE: _sample_file(student, table, graph, requests, sample_ids, sparse)}
-        predictor = Predictor(Bundle(path=out, manifest=draft, contents=files))
-        predictor.self_check()
-        metrics, torch_metrics = _accuracy(predictor, student, table, graph, run.config.setting)
-        for part, value in metrics.items():
-            if value < torch_metrics[part] - chosen.max_drop:
-                raise BundleError(
-                    f"Preset '{preset}' has {part} accuracy {value:.2%}, the network {torch_metrics[part]:.2%}: "
-                    f"more than the allowed loss of {chosen.max_drop:.2%}. Nothing was written; choose another preset."
-                )
-        manifest = write_bundle(out, replace(draft, metrics=metrics), files)
+        prepared = prepare(run, features, Path(scratch), model_format=model_format, one_file=out.suffix == ".zip")
+        choice = speed = None
+        if preset == AUTO:
+            choice = choose_preset(prepared, max_drop / 100, where=out, batches=batches)
+            candidate = choice.winner
+        else:
+            candidate = build_candidate(prepared, find_preset(preset), max_drop / 100, where=out)
+            speed = None if candidate.preset.exact else _speed(prepared, candidate, max_drop / 100, out, batches)
+        # Test labels are read from here on: nothing is chosen any more.
+        metrics, torch_metrics = file_accuracy(
+            candidate.predictor, prepared.student, prepared.table, prepared.graph, run.config.setting
+        )
+        manifest = write_bundle(out, replace(candidate.manifest, metrics=metrics), candidate.files)
     return ExportSummary(
         path=out,
-        preset=preset,
-        features="sparse" if sparse else "dense",
-        operators=len(model.operators),
+        preset=candidate.preset.name,
+        features="sparse" if manifest.sparse else "dense",
+        operators=candidate.operators,
         size=sum(entry.bytes for entry in manifest.files.values()),
         metrics=metrics,
         torch_metrics=torch_metrics,
-        parity=parity,
+        parity=prepared.parity,
+        gate=manifest.gate,
+        quantized=manifest.quantized,
+        speed=speed,
+        choice=choice,
     )
 
 
-def _check_choices(preset: str, features: str, out: Path, force: bool) -> Preset:
-    if preset not in PRESETS:
-        raise ConfigError(f"Unknown preset '{preset}'. {suggest(preset, PRESETS)}")
+def _speed(
+    prepared: Prepared, candidate: Candidate, max_drop: float, where: Path, batches: Sequence[int]
+) -> dict[int, float]:
+    """How many times as fast as fp32 the file is on this machine, a quick look."""
+    both = {"fp32": build_candidate(prepared, PRESETS["fp32"], max_drop, where=where), "this": candidate}
+    found = measure_candidates(both, prepared.sample, batches, seconds=QUICK_SECONDS)
+    return {batch: by_name["fp32"].p50_us / by_name["this"].p50_us for batch, by_name in found.items()}
+
+
+def _speed_line(preset: str, speed: dict[int, float]) -> str:
+    parts = ", ".join(f"{ratio:.2f} at batch {batch}" for batch, ratio in speed.items())
+    line = f"times as fast as fp32 on this machine: {parts}"
+    if preset != "fp16" and max(speed.values()) < 1:
+        line += f"; slower everywhere: this student is too small for {preset} to pay, except in size"
+    return line
+
+
+def _check_choices(preset: str, features: str, out: Path, force: bool, max_drop: float, batches: Sequence[int]) -> None:
+    if preset != AUTO:
+        find_preset(preset)
     if features not in ("auto", "dense", "sparse"):
         raise ConfigError(f"features must be 'auto', 'dense' or 'sparse' (got '{features}')")
+    if not (math.isfinite(max_drop) and 0 <= max_drop <= 100):
+        raise ConfigError(f"--max-drop is in points of accuracy, from 0 to 100 (got {max_drop})")
+    if not batches or min(batches) < 1:
+        raise ConfigError(f"--batch takes sizes of at least 1 (got {list(batches)})")
     if out.exists() and not force:
         raise BundleError(f"{out} exists. Choose another --out, or replace it with --force.")
     if out.exists() and out.is_dir() == (out.suffix == ".zip"):
@@ -150,103 +159,3 @@ def _check_choices(preset: str, features: str, out: Path, force: bool) -> Preset
     # Replacing deletes: never a folder that is not a bundle, whatever --force says.
     if out.is_dir() and any(out.iterdir()) and not (out / "bundle.json").is_file():
         raise BundleError(f"{out} is a folder, but not a bundle; it will not be replaced. Choose another --out.")
-    return PRESETS[preset]
-
-
-def _sample_ids(graph: GraphData) -> Tensor:
-    """Up to 500 test nodes, unseen ones included, drawn with a fixed seed."""
-    pool = torch.cat([graph.split.test, graph.split.unseen])
-    if not pool.numel():
-        pool = torch.cat([graph.split.val, graph.split.train])
-    generator = torch.Generator().manual_seed(SAMPLE_SEED)
-    return pool[torch.randperm(len(pool), generator=generator)[:SAMPLE_SIZE]].sort().values
-
-
-def _sample_file(
-    student: Student, table: StructureTable | None, graph: GraphData, requests: Requests, ids: Tensor, sparse: bool
-) -> bytes:
-    """`sample.npz`: the model's inputs, torch's answers, and what is true (`y`, -1 where unknown)."""
-    logits = student_logits(student, table, requests)
-    arrays: dict[str, np.ndarray] = {
-        "ids": ids.numpy(),
-        "logits": logits,
-        "probabilities": torch.from_numpy(logits).softmax(-1).numpy(),
-        "labels": logits.argmax(1),
-        "y": graph.y[ids].numpy(),
-    }
-    if sparse:
-        arrays["indices"], arrays["values"] = requests.sparse()
-    else:
-        arrays["x"] = requests.dense(graph.num_features)
-    if requests.neighbors is not None:
-        arrays["neighbors"] = requests.neighbors
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
-    return buffer.getvalue()
-
-
-def _accuracy(
-    predictor: Predictor, student: Student, table: StructureTable | None, graph: GraphData, setting: str
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Accuracy of the file and of the torch student, by part, on the same requests."""
-    split = graph.split
-    parts = {"test": (split.test, False)}
-    if setting == "production":
-        parts = {"tran": (split.test, False), "ind": (split.unseen, False), "cold": (split.unseen, True)}
-    ours: dict[str, float] = {}
-    theirs: dict[str, float] = {}
-    for part, (ids, cold) in parts.items():
-        ids = ids[graph.y[ids] != HIDDEN_LABEL]
-        right = np.zeros(2, dtype=np.int64)
-        for chunk in torch.split(ids, 4096):
-            requests = node_requests(graph, chunk, structure=table is not None, cold=cold)
-            y = graph.y[chunk].numpy()
-            right += (
-                (predictor.predict(requests).labels == y).sum(),
-                (student_logits(student, table, requests).argmax(1) == y).sum(),
-            )
-        if len(ids):
-            ours[part], theirs[part] = (float(count) / len(ids) for count in right)
-    for metrics in (ours, theirs):
-        if "tran" in metrics and "ind" in metrics:
-            metrics["prod"] = 0.8 * metrics["tran"] + 0.2 * metrics["ind"]
-    return ours, theirs
-
-
-def _manifest(
-    run: RunLike,
-    graph: GraphData,
-    student: Student,
-    table: StructureTable | None,
-    model: OnnxModel,
-    preset: Preset,
-    parity: Parity,
-) -> BundleManifest:
-    info = None
-    if table is not None:
-        info = StructureInfo(encoder=table.encoder, nodes=len(table.rows), known=int(table.known.sum()))
-    spec = student.spec
-    packages = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
-    result = run.result
-    return BundleManifest(
-        class_names=graph.class_names,
-        inputs=model.inputs,
-        outputs=model.outputs,
-        features=graph.num_features,
-        regime=student.regime,
-        preset=preset.name,
-        student=StudentInfo(layers=spec.layers, hidden=spec.hidden, parameters=student.num_parameters),
-        structure=info,
-        source={
-            "graph": graph.name,
-            "setting": run.config.setting,
-            **{key: str(result[key]) for key in ("method", "seed") if key in result},
-        },
-        parity={"requests": parity.requests, "max_abs": parity.max_abs},
-        versions={
-            "graph2mlp": __version__,
-            "python": platform.python_version(),
-            **{package: version(package) for package in packages},
-        },
-        fingerprints={"run": run.fingerprint, "graph": graph.fingerprint()},
-    )

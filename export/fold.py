@@ -11,32 +11,25 @@ from graph2mlp.data.features import FeatureLinear
 from graph2mlp.structure.table import StructureTable
 from graph2mlp.students.base import Student, StudentInput
 from graph2mlp.students.mlp import MLPStudent
+from graph2mlp.students.retrieval import RetrievalStudent
 
-__all__ = ["PAD_WEIGHT", "first_bias", "fold_batchnorm", "fold_table"]
+__all__ = ["PAD_WEIGHT", "first_bias", "fold_student", "fold_table"]
 
 PAD_WEIGHT = 2.0**-40
 """What a padding or unknown row counts in the mean over neighbours, against 1 for a known row (see `fold_table`)."""
 
 
-def fold_batchnorm(student: Student) -> Student:
-    """A copy in evaluation mode whose batch normalisation is part of the layer before it; same outputs.
+def fold_student(student: Student) -> Student:
+    """A copy in evaluation mode with the same outputs, whose batch normalisation and scalars are part of its weights.
 
-    In evaluation `norm(h) = s h + t` per channel, and `h` is affine in the layer's input, so the layer takes `s` into
-    its weights and `s b + t` as its bias. The first layer has two weights, features and structure; both take `s`.
     Only `hidden` of the copy differs (it is normalised), which export does not use.
     """
     folded = copy.deepcopy(student).eval()
-    if not isinstance(folded, MLPStudent):
-        return folded  # another kind keeps its norms; the exporter writes them as they are
-    for i, norm in enumerate(folded.norms):
-        if isinstance(norm, nn.BatchNorm1d):
-            layer = folded.layers[i - 1] if i else folded.first
-            assert isinstance(layer, nn.Linear | FeatureLinear)
-            scale, shift = _affine(norm)
-            _rescale(layer, scale, shift)
-            if not i and folded.structure is not None:
-                _rescale(folded.structure, scale, None)
-            folded.norms[i] = nn.Identity()
+    if isinstance(folded, RetrievalStudent):
+        folded.fold_scales()
+    for part in folded.modules():
+        if isinstance(part, MLPStudent):  # another kind keeps its norms; the exporter writes them as they are
+            _fold_batchnorm(part)
     return folded
 
 
@@ -74,6 +67,21 @@ def fold_table(table: StructureTable, student: Student, *, rows_at_once: int = 6
         block[known, :-1] = (table.rows[part][known].double() @ weight + bias).float()
         block[known, -1] = 1.0
     return out
+
+
+def _fold_batchnorm(mlp: MLPStudent) -> None:
+    """In evaluation `norm(h) = s h + t` per channel, and `h` is affine in the layer's input, so the layer takes `s`
+    into its weights and `s b + t` as its bias. The first layer has two weights, features and structure; both take `s`.
+    """
+    for i, norm in enumerate(mlp.norms):
+        if isinstance(norm, nn.BatchNorm1d):
+            layer = mlp.layers[i - 1] if i else mlp.first
+            assert isinstance(layer, nn.Linear | FeatureLinear)
+            scale, shift = _affine(norm)
+            _rescale(layer, scale, shift)
+            if not i and mlp.structure is not None:
+                _rescale(mlp.structure, scale, None)
+            mlp.norms[i] = nn.Identity()
 
 
 def _affine(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,8 @@ Columns of a csv or parquet file, in any order; others are refused, so that a ty
     neighbors             for bundles that read structure: a node of the training graph gives its own id, any other
                           node its neighbours' ids; may be empty
 
-The last three hold lists: numbers separated by spaces (csv), or also list columns (parquet).
+The last three hold lists: numbers separated by spaces (csv), or also list columns (parquet). Where the nodes of the
+training graph have names, `neighbors` holds those names, and names with spaces in them are separated by `;`.
 
 Arrays of an npz file: `x [B, F]`; or `indices [B, J]` and `values [B, J]` padded with -1; or the CSR parts `data`,
 `indices`, `indptr` (what `scipy.sparse.save_npz` writes). Beside them `neighbors [B, K]` padded with -1, or `[B]`, and
@@ -29,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graph2mlp.errors import RequestError, require
+from graph2mlp.export.names import NodeNames
 from graph2mlp.export.requests import Requests, pad_lists
 
 __all__ = ["FORMATS", "read_requests"]
@@ -41,8 +43,8 @@ _LISTS: dict[str, type[np.generic]] = {"indices": np.int64, "values": np.float32
 Columns = dict[str, Sequence[Any] | NDArray[Any]]
 
 
-def read_requests(path: Path, *, features: int) -> Requests:
-    """Read requests for a bundle that takes `features` features.
+def read_requests(path: Path, *, features: int, names: NodeNames | None = None) -> Requests:
+    """Read requests for a bundle that takes `features` features; `names` are those of its nodes, if they have any.
 
     Raises:
         RequestError: the file is missing, of an unknown kind, unreadable, or does not have the columns above.
@@ -56,8 +58,8 @@ def read_requests(path: Path, *, features: int) -> Requests:
         raise RequestError(f"{path} does not exist.")
     try:
         if suffix == ".npz":
-            return _from_arrays(path)
-        return _from_columns(readers[suffix](path), path, features)
+            return _from_arrays(path, names)
+        return _from_columns(readers[suffix](path), path, features, names)
     except OSError as error:
         raise RequestError(f"{path} cannot be read: {error.strerror or error}.") from None
 
@@ -105,7 +107,7 @@ def _read_parquet(path: Path) -> Columns:
     return columns
 
 
-def _from_columns(columns: Columns, path: Path, features: int) -> Requests:
+def _from_columns(columns: Columns, path: Path, features: int, names: NodeNames | None) -> Requests:
     dense = sorted(int(name[1:]) for name in columns if _FEATURE.fullmatch(name))
     for name in columns:
         if name not in ("id", *_LISTS) and not _FEATURE.fullmatch(name):
@@ -122,6 +124,10 @@ def _from_columns(columns: Columns, path: Path, features: int) -> Requests:
                 f"the bundle takes {features}, x0 to x{features - 1}."
             )
         parts["x"] = _matrix(columns, features, path)
+    if names is not None and "neighbors" in columns:
+        columns["neighbors"] = [
+            names.positions(cell, f"{path}, request {row}") for row, cell in enumerate(columns["neighbors"])
+        ]
     lists = {name: _lists(name, columns[name], path) for name in _LISTS if name in columns}
     if "values" in lists and "indices" in lists:
         for row, (one, other) in enumerate(zip(lists["indices"], lists["values"], strict=True)):
@@ -177,7 +183,7 @@ def _ids(column: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
     return np.asarray(column, dtype=str)
 
 
-def _from_arrays(path: Path) -> Requests:
+def _from_arrays(path: Path, names: NodeNames | None) -> Requests:
     try:
         with path.open("rb") as raw:  # opened here, because numpy forgets to close what it cannot read
             file = np.load(raw, allow_pickle=False)
@@ -194,6 +200,8 @@ def _from_arrays(path: Path) -> Requests:
         parts["indices"] = arrays["indices"]
     if "neighbors" in parts and parts["neighbors"].ndim == 1:
         parts["neighbors"] = parts["neighbors"][:, None]
+    if names is not None and "neighbors" in parts:
+        parts["neighbors"] = names.table(parts["neighbors"], str(path))
     if not {"x", "indices"} & parts.keys():
         raise RequestError(f"{path} has no features. Give 'x', 'indices' and 'values', or 'data', 'indices', 'indptr'.")
     ids = arrays.get("ids", arrays.get("id"))

@@ -7,9 +7,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, get_args, get_origin, get_type_hints
 
-from graph2mlp.errors import BundleError
+from graph2mlp.errors import BundleError, one_line
 
-__all__ = ["SCHEMA", "BundleManifest", "FileEntry", "StructureInfo", "StudentInfo", "TensorSpec"]
+__all__ = [
+    "SCHEMA",
+    "BundleManifest",
+    "FileEntry",
+    "GateInfo",
+    "QuantizedTensor",
+    "StructureInfo",
+    "StudentInfo",
+    "TensorSpec",
+]
 
 SCHEMA = 1
 """Version of the format. A reader refuses any other by name."""
@@ -45,6 +54,45 @@ class StudentInfo:
     layers: int
     hidden: int
     parameters: int
+    constants: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Shapes of the arrays in the model that were not trained, by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizedTensor:
+    """A constant of the network that the file stores in fewer bits: its shape in the network, its bytes in the file."""
+
+    name: str
+    form: str
+    shape: tuple[int, ...]
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateInfo:
+    """What the file loses against the network, on the validation nodes; `max_drop` is what it was allowed to."""
+
+    requests: int
+    accuracy: float
+    """Of this file."""
+    network: float
+    """Accuracy of the network on the same requests."""
+    agreement: float
+    """Share of requests with the network's label."""
+    total_variation: float
+    """Half the L1 distance between both probabilities, mean over requests."""
+    max_drop: float
+
+    @property
+    def drop(self) -> float:
+        """What it loses, as a fraction."""
+        return self.network - self.accuracy
+
+    def summary(self) -> str:
+        return (
+            f"validation accuracy {self.accuracy:.2%} (network {self.network:.2%}, {self.requests} requests), "
+            f"same label for {self.agreement:.2%}, mean total variation {self.total_variation:.4f}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +101,8 @@ class FileEntry:
 
     sha256: str
     bytes: int
+    blocks: tuple[str, ...] = ()
+    """sha256 of each block of a large file; see `graph2mlp.export.integrity`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +125,15 @@ class BundleManifest:
     metrics: dict[str, float] = field(default_factory=dict)
     """The task metric measured on this very model file, by part (`test`; or `tran`, `ind`, `prod`, `cold`)."""
     parity: dict[str, float] = field(default_factory=dict)
-    """Against the network it came from: `requests` compared and the largest difference, `max_abs`."""
+    """How the answers may differ: `requests` compared and the largest difference to the network, `max_abs`.
+
+    A file that rounds activations also says how its own answers may vary between machines: at least `min_agreement`
+    equal labels and at most `max_total_variation` on average (see `graph2mlp.export.parity`).
+    """
+    quantized: tuple[QuantizedTensor, ...] = ()
+    """The constants that are not stored in float32."""
+    gate: GateInfo | None = None
+    """Absent in bundles made before there was a gate."""
     versions: dict[str, str] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
     files: dict[str, FileEntry] = field(default_factory=dict)
@@ -100,13 +158,13 @@ class BundleManifest:
             value = json.loads(text)
         except (UnicodeDecodeError, ValueError, RecursionError) as error:
             raise BundleError(
-                f"{where}: bundle.json is not valid JSON ({_one_line(error)}). Export it again."
+                f"{where}: bundle.json is not valid JSON ({one_line(error, 80)}). Export it again."
             ) from None
         if not isinstance(value, dict) or "schema" not in value:
             raise BundleError(f"{where}: bundle.json does not describe a bundle: it has no 'schema'.")
         if value["schema"] != SCHEMA or isinstance(value["schema"], bool):
             raise BundleError(
-                f"{where} has bundle schema {_one_line(value['schema'])!r}, this version reads {SCHEMA}. "
+                f"{where} has bundle schema {one_line(value['schema'], 80)!r}, this version reads {SCHEMA}. "
                 "Export it again, or install the version of graph2mlp that wrote it."
             )
         manifest = _build(cls, value, where=f"{where}: bundle.json")
@@ -135,7 +193,7 @@ def _build(kind: Any, value: Any, *, where: str) -> Any:
     """`value` from JSON as `kind`, a type annotation; checked all the way down."""
     if hasattr(kind, "__dataclass_fields__"):
         if not isinstance(value, dict):
-            raise BundleError(f"{where} must be an object, got {_one_line(value)}.")
+            raise BundleError(f"{where} must be an object, got {one_line(value, 80)}.")
         hints = get_type_hints(kind)
         known = {f.name: f for f in fields(kind)}
         for name, f in known.items():
@@ -148,7 +206,7 @@ def _build(kind: Any, value: Any, *, where: str) -> Any:
     if origin is tuple and isinstance(value, list):
         return tuple(_build(arguments[0], item, where=where) for item in value)
     if origin is dict and isinstance(value, Mapping):
-        return {key: _build(arguments[1], item, where=f"{where}.{_one_line(key)}") for key, item in value.items()}
+        return {key: _build(arguments[1], item, where=f"{where}.{one_line(key, 80)}") for key, item in value.items()}
     if origin not in (None, tuple, dict):  # a union
         for option in arguments:
             if hasattr(option, "__dataclass_fields__") and isinstance(value, dict):
@@ -159,16 +217,10 @@ def _build(kind: Any, value: Any, *, where: str) -> Any:
         return float(value)
     elif origin is None and isinstance(value, kind) and not isinstance(value, bool):
         return value
-    raise BundleError(f"{where} is of the wrong type: {_one_line(value)}.")
+    raise BundleError(f"{where} is of the wrong type: {one_line(value, 80)}.")
 
 
 def _has_default(f: Any) -> bool:
     from dataclasses import MISSING
 
     return f.default is not MISSING or f.default_factory is not MISSING
-
-
-def _one_line(value: object) -> str:
-    """Text from a file that may be hostile, fit for an error message."""
-    text = "".join(c if c.isprintable() else " " for c in str(value))
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +11,23 @@ from numpy.typing import NDArray
 
 from graph2mlp.errors import ParityError
 
-__all__ = ["ATOL", "Difference", "compare_logits"]
+__all__ = [
+    "ATOL",
+    "ROUNDED",
+    "Difference",
+    "Similarity",
+    "check_rounded",
+    "compare_answers",
+    "compare_logits",
+    "softmax",
+]
 
 ATOL = 1e-5
 """Largest difference allowed between two logits of size up to 1; grows in proportion above that."""
+
+ROUNDED = {"min_agreement": 0.99, "max_total_variation": 0.005}
+"""What a file that rounds activations must keep of its own answers on another machine: a number that falls on the other
+side of a rounding step moves a few probabilities a little, while a processor that multiplies wrongly moves all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,3 +78,63 @@ def compare_logits(
     # Within these bounds another label is possible only where the two logits tie, so ties are counted, not refused.
     other = int((wanted.argmax(1) != got.argmax(1)).sum())
     return Difference(rows=len(gap), max_abs=float(gap.max()), max_scaled=float(scaled.max()), ties=other)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Similarity:
+    """How alike two sets of answers are when digits are expected to differ."""
+
+    rows: int
+    agreement: float
+    """Share of rows with equal labels."""
+    total_variation: float
+    """Half the L1 distance between the probabilities of a row, mean over rows."""
+    max_abs: float
+    """Largest absolute difference between two logits."""
+
+
+def softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Probabilities `[B, C]` of `logits [B, C]`."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
+    total: NDArray[np.float64] = shifted / shifted.sum(1, keepdims=True)
+    return total
+
+
+def compare_answers(expected: NDArray[np.floating[Any]], got: NDArray[np.floating[Any]], *, what: str) -> Similarity:
+    """How alike the answers of two sets of logits `[B, C]` are.
+
+    Raises:
+        ParityError: shapes differ, or a number is not finite.
+    """
+    if expected.shape != got.shape:
+        raise ParityError(f"{what} gives logits of shape {got.shape}, expected {expected.shape}.")
+    if not (np.isfinite(expected).all() and np.isfinite(got).all()):
+        raise ParityError(f"{what} gives a number that is not finite.")
+    if not len(expected):
+        return Similarity(rows=0, agreement=1.0, total_variation=0.0, max_abs=0.0)
+    return Similarity(
+        rows=len(expected),
+        agreement=float((expected.argmax(1) == got.argmax(1)).mean()),
+        total_variation=float(np.abs(softmax(expected) - softmax(got)).sum(1).mean() / 2),
+        max_abs=float(np.abs(expected.astype(np.float64) - got).max()),
+    )
+
+
+def check_rounded(
+    expected: NDArray[np.floating[Any]], got: NDArray[np.floating[Any]], tolerance: Mapping[str, float], *, what: str
+) -> Similarity:
+    """Hold `got` against the file's own answers from the machine it was made on; one other label is always allowed.
+
+    Raises:
+        ParityError: fewer labels agree, or probabilities differ more, than `tolerance` (see `ROUNDED`) allows.
+    """
+    found = compare_answers(expected, got, what=what)
+    other = round((1 - found.agreement) * found.rows)
+    if other > max(1, (1 - tolerance["min_agreement"]) * found.rows):
+        raise ParityError(f"{what} gives another label for {other} of {found.rows} sample requests.")
+    if found.total_variation > tolerance["max_total_variation"]:
+        raise ParityError(
+            f"{what} gives other probabilities: they differ by {found.total_variation:.4f} on average (total "
+            f"variation), more than the allowed {tolerance['max_total_variation']:.4f}."
+        )
+    return found

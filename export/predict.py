@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from graph2mlp.errors import RequestError
 from graph2mlp.export.answers import answer_columns, check_output, write_answers
 from graph2mlp.export.inputs import read_requests
+from graph2mlp.export.names import NodeNames
 from graph2mlp.export.runtime import Predictor
 
 __all__ = ["PredictSummary", "predict_file"]
@@ -48,7 +49,9 @@ def predict_file(bundle: str | os.PathLike[str], source: Path, *, out: Path | No
         if out.exists() and source.exists() and out.samefile(source):
             raise RequestError(f"{out} is the file of requests itself. Choose another --out.")
     predictor = Predictor(bundle)
-    requests = read_requests(source, features=predictor.manifest.features)
+    names = predictor.bundle.node_names()
+    known = None if names is None else NodeNames(names)
+    requests = read_requests(source, features=predictor.manifest.features, names=known)
     prediction = predictor.predict(requests)
     if out is not None:
         write_answers(out, prediction, predictor.class_names, requests.ids)

@@ -18,13 +18,7 @@ Ints = NDArray[np.int64]
 PAD = -1
 """Fills a row of indices or neighbour ids up to the longest row of its batch."""
 
-_COLUMNS = (
-    ("x", "fiub", np.dtype(np.float32)),
-    ("indices", "iu", np.dtype(np.int64)),
-    ("values", "fiub", np.dtype(np.float32)),
-    ("neighbors", "iu", np.dtype(np.int64)),
-)
-"""Name, kinds of numbers accepted, type they become."""
+_FLOAT, _INT = np.dtype(np.float32), np.dtype(np.int64)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -50,12 +44,19 @@ class Requests:
     def __post_init__(self) -> None:
         if (self.x is None) == (self.indices is None):
             raise RequestError("A request needs features, either dense 'x' or sparse 'indices' and 'values'.")
-        for name, kinds, dtype in _COLUMNS:
-            given = getattr(self, name)
-            # The usual case, at the price of three comparisons: this is on the way of every single request.
-            ready = type(given) is np.ndarray and given.dtype == dtype and given.ndim == 2 and given.flags.c_contiguous
-            if given is not None and not ready:
-                object.__setattr__(self, name, _convert(name, given, kinds, dtype))
+        for name, given, kinds, dtype in (
+            ("x", self.x, "fiub", _FLOAT),
+            ("indices", self.indices, "iu", _INT),
+            ("values", self.values, "fiub", _FLOAT),
+            ("neighbors", self.neighbors, "iu", _INT),
+        ):
+            # The usual case, at the price of a few comparisons: this is on the way of every single request. numpy has
+            # one object per native type; another object of the same type is converted, which changes nothing.
+            if given is None or (
+                type(given) is np.ndarray and given.dtype is dtype and given.ndim == 2 and given.flags.c_contiguous
+            ):
+                continue
+            object.__setattr__(self, name, _convert(name, given, kinds, dtype))
         if self.indices is not None:
             if self.values is None:
                 object.__setattr__(self, "values", (self.indices != PAD).astype(np.float32))
@@ -63,10 +64,10 @@ class Requests:
                 raise RequestError(
                     f"'values' must have the shape of 'indices', got {self.values.shape} and {self.indices.shape}."
                 )
-        for name in ("neighbors", "ids"):
-            array = getattr(self, name)
-            if array is not None and len(array) != len(self):
-                raise RequestError(f"There are {len(self)} rows of features, but {len(array)} of '{name}'.")
+        count = len(self)
+        for name, array in (("neighbors", self.neighbors), ("ids", self.ids)):
+            if array is not None and len(array) != count:
+                raise RequestError(f"There are {count} rows of features, but {len(array)} of '{name}'.")
 
     def __len__(self) -> int:
         features = self.x if self.x is not None else self.indices

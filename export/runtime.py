@@ -1,4 +1,4 @@
-"""Answers on a device: `Predictor` needs numpy and onnxruntime, nothing else.
+"""Answers on a device: `Predictor` needs numpy and onnxruntime, nothing else; where that is missing, numpy alone.
 
 `python -m graph2mlp.export.runtime BUNDLE` checks, on the device, that a bundle gives the answers it was made with.
 """
@@ -12,16 +12,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from graph2mlp.errors import BundleError, Graph2MLPError, ParityError, RequestError
 from graph2mlp.export.bundle import Bundle, open_bundle
-from graph2mlp.export.calls import CHUNK, OUTPUTS, RUN_OPTIONS, PreparedCall, chunks_of
-from graph2mlp.export.parity import ATOL, compare_logits
+from graph2mlp.export.calls import CHUNK, PreparedCall, chunks_of
+from graph2mlp.export.engines import OUTPUTS, open_engine
+from graph2mlp.export.integrity import Verify
+from graph2mlp.export.parity import ATOL, ROUNDED, check_rounded, compare_logits
 from graph2mlp.export.requests import PAD, Floats, Ints, Requests
 
 __all__ = ["Prediction", "Predictor", "PreparedCall", "SelfCheck", "main"]
+
+_FEW = 48
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -45,25 +48,51 @@ class SelfCheck:
     max_abs: float
     accuracy: float | None
     """On the sample's requests whose true label is known."""
+    network_accuracy: float | None = None
+    """Of the network before its numbers were rounded, on the same requests; None when the file is the network."""
 
     def summary(self) -> str:
         accuracy = "" if self.accuracy is None else f", accuracy on them {self.accuracy:.1%}"
+        accuracy += "" if self.network_accuracy is None else f" (network {self.network_accuracy:.1%})"
         return f"{self.path}: ok, {self.requests} requests agree (largest difference {self.max_abs:.1e}){accuracy}"
 
 
 class Predictor:
     """A bundle, opened and verified, ready to answer. One object may serve many threads.
 
-    One thread per call is the default: for networks this small more threads cost CPU time and give no latency.
+    `engine`: `onnxruntime`, `numpy`, or `auto` (onnxruntime where it is installed); `engine_name` says which it became.
+    `threads` is for onnxruntime: for networks this small more than one costs CPU time and gives no latency.
+    `verify="fast"` reads a large file of weights in samples only, so that a table of gigabytes opens in milliseconds
+    (see `graph2mlp.export.integrity`); `self_check`, or `verify="full"`, reads it completely.
 
     Raises:
-        BundleError: the bundle is missing, damaged, from another version, or onnxruntime refuses its model.
+        BundleError: the bundle is missing, damaged, from another version, or the engine refuses its model.
+        ConfigError: `engine` or `verify` has another value.
+        MissingExtraError: onnxruntime is asked for and not installed.
+        RequestError: `threads` is below 1.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | Bundle, *, threads: int = 1) -> None:
-        self.bundle = path if isinstance(path, Bundle) else open_bundle(path)
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | Bundle,
+        *,
+        threads: int = 1,
+        engine: str = "auto",
+        verify: Verify = "fast",
+    ) -> None:
+        if threads < 1:
+            raise RequestError(f"threads must be at least 1 (got {threads})")
+        self.bundle = path if isinstance(path, Bundle) else open_bundle(path, verify=verify)
         self.manifest = self.bundle.manifest
-        self._session = _session(self.bundle, threads)
+        self._engine = open_engine(self.bundle, engine=engine, threads=threads)
+        # Looked up once: this is on the way of every request.
+        self._sparse, self._width = self.manifest.sparse, self.manifest.features
+        self._nodes = self.manifest.structure.nodes if self.manifest.structure is not None else None
+
+    @property
+    def engine_name(self) -> str:
+        """What runs the model: `onnxruntime` or `numpy`."""
+        return self._engine.name
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -89,16 +118,16 @@ class Predictor:
             requests = Requests(x=x, indices=indices, values=values, neighbors=neighbors)
         feeds = self.feeds(requests)
         if len(requests) <= CHUNK:
-            logits, probabilities = self._session.run(OUTPUTS, feeds, RUN_OPTIONS)
+            logits, probabilities = self._engine.run(feeds)
         else:
             logits, probabilities = (np.empty((len(requests), len(self.class_names)), np.float32) for _ in OUTPUTS)
             for rows, part in chunks_of(feeds):
-                logits[rows], probabilities[rows] = self._session.run(OUTPUTS, part, RUN_OPTIONS)
+                logits[rows], probabilities[rows] = self._engine.run(part)
         return Prediction(logits=logits, probabilities=probabilities, labels=logits.argmax(1))
 
     def prepare(self, requests: Requests) -> PreparedCall:
         """Checked requests bound to the session, for calls that cost what the network costs and nothing more."""
-        return PreparedCall(self._session, self.feeds(requests), len(self.class_names))
+        return PreparedCall(self._engine, self.feeds(requests), len(self.class_names))
 
     def feeds(self, requests: Requests) -> dict[str, NDArray[Any]]:
         """The checked inputs of the model.
@@ -107,17 +136,18 @@ class Predictor:
             RequestError: the requests do not fit the bundle.
         """
         feeds: dict[str, NDArray[Any]] = self._features(requests)
-        if self.manifest.structure is not None:
-            feeds["neighbors"] = self._neighbors(requests.neighbors, self.manifest.structure.nodes)
+        if self._nodes is not None:
+            feeds["neighbors"] = self._neighbors(requests.neighbors, self._nodes)
         return feeds
 
     def self_check(self) -> SelfCheck:
-        """Answer the sample in the bundle and hold the answers against the ones it was made with.
+        """Verify what opening has only sampled, answer the sample, and hold the answers against those it was made with.
 
         Raises:
-            BundleError: the sample cannot be read.
+            BundleError: a file is damaged, or the sample cannot be read.
             ParityError: an answer differs.
         """
+        self.bundle.verify()
         sample = self.bundle.sample()
         wanted = {spec.name for spec in self.manifest.inputs} | {"logits", "labels", "y"}
         if missing := sorted(wanted - sample.keys()):
@@ -128,21 +158,33 @@ class Predictor:
         except RequestError as error:
             raise BundleError(f"{self.bundle.path}: sample.npz does not fit the model: {error}") from None
         what = f"{self.bundle.path}: the model on this machine"
-        if any(len(sample[name]) != len(answer) for name in ("logits", "labels", "y")):
+        given = ("logits", "labels", "y")
+        other = sample.get("network_logits", answer.logits).shape != answer.logits.shape
+        if other or any(len(sample[name]) != len(answer) for name in given):
             raise BundleError(f"{self.bundle.path}: the arrays of sample.npz differ in length. Export it again.")
-        difference = compare_logits(sample["logits"], answer.logits, atol=ATOL, what=what)
-        if (other := int((sample["labels"] != answer.labels).sum())) > difference.ties:
-            raise ParityError(f"{what} gives another label for {other} of {len(answer)} sample requests.")
+        max_abs = self._compare(sample, answer, what)
         known = sample["y"] >= 0
+        right, network = ((labels == sample["y"])[known] for labels in (answer.labels, _network_labels(sample)))
         return SelfCheck(
             path=str(self.bundle.path),
             requests=len(answer),
-            max_abs=difference.max_abs,
-            accuracy=float((answer.labels == sample["y"])[known].mean()) if known.any() else None,
+            max_abs=max_abs,
+            accuracy=float(right.mean()) if known.any() else None,
+            network_accuracy=float(network.mean()) if known.any() and "network_logits" in sample else None,
         )
 
+    def _compare(self, sample: dict[str, NDArray[Any]], answer: Prediction, what: str) -> float:
+        """The largest difference to the expected logits, if it is within what this kind of file may show."""
+        tolerance = {name: self.manifest.parity[name] for name in ROUNDED if name in self.manifest.parity}
+        if len(tolerance) == len(ROUNDED):
+            return check_rounded(sample["logits"], answer.logits, tolerance, what=what).max_abs
+        difference = compare_logits(sample["logits"], answer.logits, atol=ATOL, what=what)
+        if (other := int((sample["labels"] != answer.labels).sum())) > difference.ties:
+            raise ParityError(f"{what} gives another label for {other} of {len(answer)} sample requests.")
+        return difference.max_abs
+
     def _features(self, requests: Requests) -> dict[str, NDArray[Any]]:
-        width = self.manifest.features
+        width = self._width
         if requests.x is not None:
             if requests.x.shape[1] != width:
                 raise RequestError(f"The bundle takes {width} features per request, got {requests.x.shape[1]}.")
@@ -152,7 +194,7 @@ class Predictor:
             assert requests.values is not None
             _check_ids("feature index", requests.indices, width)
             _check_finite("values", requests.values)
-        if self.manifest.sparse:
+        if self._sparse:
             indices, values = requests.sparse()
             return {"indices": indices, "values": values}
         return {"x": requests.dense(width)}
@@ -182,22 +224,10 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _session(bundle: Bundle, threads: int) -> ort.InferenceSession:
-    if threads < 1:
-        raise RequestError(f"threads must be at least 1 (got {threads})")
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 4  # its errors arrive as exceptions; twice would be once too often
-    try:
-        session = ort.InferenceSession(bundle.model(), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's exceptions share no base class
-        reason = " ".join(str(error).split())[:200]
-        raise BundleError(f"{bundle.path}: onnxruntime {ort.__version__} refuses the model: {reason}") from None
-    names = [item.name for item in session.get_inputs()], [item.name for item in session.get_outputs()]
-    wanted = [spec.name for spec in bundle.manifest.inputs], OUTPUTS
-    if names != wanted:
-        raise BundleError(f"{bundle.path}: the model has inputs and outputs {names}, bundle.json says {wanted}.")
-    return session
+def _network_labels(sample: dict[str, NDArray[Any]]) -> NDArray[Any]:
+    """What the network said before rounding; a file that rounds nothing only keeps one set of answers."""
+    labels: NDArray[Any] = sample.get("network_logits", sample["logits"]).argmax(1)
+    return labels
 
 
 def _check_finite(name: str, values: Floats) -> None:
@@ -211,12 +241,17 @@ def _check_finite(name: str, values: Floats) -> None:
 
 
 def _check_ids(what: str, ids: Ints, count: int) -> None:
+    if ids.size <= _FEW:  # Python's own comparisons, as long as they take less time than one call of numpy
+        listed = ids.ravel().tolist()
+        if not listed or (min(listed) >= PAD and max(listed) < count):
+            return
     # Read as unsigned, everything below the padding is huge: one comparison checks both ends.
-    if ids.size and (ids + 1).view(np.uint64).max() > count:
-        row, column = np.argwhere((ids < PAD) | (ids >= count))[0]
-        raise RequestError(
-            f"Request {row} has the {what} {ids[row, column]}, but they run from 0 to {count - 1} ({PAD} is padding)."
-        )
+    elif (ids + 1).view(np.uint64).max() <= count:
+        return
+    row, column = np.argwhere((ids < PAD) | (ids >= count))[0]
+    raise RequestError(
+        f"Request {row} has the {what} {ids[row, column]}, but they run from 0 to {count - 1} ({PAD} is padding)."
+    )
 
 
 if __name__ == "__main__":

@@ -21,17 +21,28 @@ from torch import Tensor, nn
 
 from graph2mlp.errors import BundleError, MethodError, require
 from graph2mlp.export.bundle import EXTERNAL_DATA, MODEL, TensorSpec
-from graph2mlp.export.fold import first_bias, fold_batchnorm, fold_table
+from graph2mlp.export.fold import first_bias, fold_student, fold_table
 from graph2mlp.structure.table import StructureTable
 from graph2mlp.students.base import Student
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["DeployedStudent", "OnnxModel", "deploy_module", "to_onnx"]
+__all__ = [
+    "EXTERNAL_DATA_FROM",
+    "ONE_FILE_LIMIT",
+    "DeployedStudent",
+    "OnnxModel",
+    "deploy_module",
+    "store_model",
+    "to_onnx",
+]
 
-EXTERNAL_DATA_FROM = 1_500_000_000
-"""Bytes of weights from which they go beside the model: one protobuf message ends at 2 GB."""
+EXTERNAL_DATA_FROM = 64 * 2**20
+"""Bytes of weights from which they go beside the model in a folder: there they are memory-mapped, not loaded."""
+
+ONE_FILE_LIMIT = 1_500_000_000
+"""Bytes of weights that one model file can hold: a protobuf message ends at 2 GB."""
 
 
 class DeployedStudent(nn.Module):
@@ -48,7 +59,7 @@ class DeployedStudent(nn.Module):
 
     def __init__(self, student: Student, table: StructureTable | None, *, sparse: bool) -> None:
         super().__init__()
-        student = fold_batchnorm(student)
+        student = fold_student(student)
         self.sparse = sparse
         self.student = student
         weight = student.feature_weight.detach()
@@ -113,7 +124,7 @@ def to_onnx(
 ) -> OnnxModel:
     """Export with dynamic batch, J and K.
 
-    `scratch` is a folder for weights of more than `external_from` bytes, which do not fit into the model file.
+    `scratch` is a folder for weights of more than `external_from` bytes, which go beside the model file.
 
     Raises:
         MethodError: the table does not fit the student.
@@ -144,10 +155,21 @@ def to_onnx(
         )
     assert program is not None
     model = _clean(program.model_proto)
-    size = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
-    files = _external(model, scratch) if size > external_from else {MODEL: model.SerializeToString()}
+    files = store_model(model, scratch, external_from=external_from)
     operators = tuple(node.op_type for node in model.graph.node)
     return OnnxModel(files=files, inputs=inputs, outputs=outputs, operators=operators)
+
+
+def store_model(
+    model: onnx.ModelProto, scratch: Path | None, *, external_from: int = EXTERNAL_DATA_FROM
+) -> dict[str, bytes | Path]:
+    """The files of a model: one, or two in the folder `scratch` when the weights exceed `external_from` bytes.
+
+    Raises:
+        BundleError: the weights need a folder and none is given.
+    """
+    size = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+    return _external(model, scratch) if size > external_from else {MODEL: model.SerializeToString()}
 
 
 def _input_specs(student: Student, table: StructureTable | None, sparse: bool) -> tuple[TensorSpec, ...]:
@@ -191,7 +213,7 @@ def _external(model: onnx.ModelProto, scratch: Path | None) -> dict[str, bytes |
     import onnx
 
     if scratch is None:
-        raise BundleError("The weights do not fit into one model file, and there is no folder to put them beside it.")
+        raise BundleError("The weights are too large for one model file, and there is no folder to put them beside it.")
     path = scratch / MODEL
     onnx.save_model(model, path, save_as_external_data=True, location=EXTERNAL_DATA, size_threshold=1024)
     return {MODEL: path, EXTERNAL_DATA: scratch / EXTERNAL_DATA}

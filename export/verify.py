@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 import torch
+from numpy.typing import NDArray
 
 from graph2mlp.data.features import Features, SparseRows
 from graph2mlp.errors import ParityError
+from graph2mlp.export.bundle import EXTERNAL_DATA
+from graph2mlp.export.engines import Engine
+from graph2mlp.export.numpy_engine import NumpyEngine, UnsupportedModelError
+from graph2mlp.export.ort_engine import OnnxruntimeEngine
 from graph2mlp.export.parity import ATOL, Difference, compare_logits
 from graph2mlp.export.requests import PAD, Floats, Requests
 from graph2mlp.structure.table import StructureTable
 from graph2mlp.students.base import Student, StudentInput
 
-__all__ = ["Parity", "check_parity", "student_logits"]
+__all__ = ["Parity", "check_parity", "student_logits", "student_undecided"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +33,8 @@ class Parity:
     batch_sizes: tuple[int, ...]
     max_abs: float
     ties: int
+    engines: tuple[str, ...]
+    """What ran the file: onnxruntime, and numpy where it knows every operator."""
 
 
 def check_parity(
@@ -42,38 +49,55 @@ def check_parity(
     """Hold the file's logits and probabilities against the torch student's, at several batch sizes.
 
     Expected answers come from the student as trained and from the table's own rule, not from anything export built.
+    The file is run by onnxruntime and, as a third opinion, by numpy; quantised models by onnxruntime alone.
     Each batch size runs over the requests from the start, up to 64 batches.
 
     Raises:
         ParityError: see `compare_logits`.
     """
-    session = ort.InferenceSession(model if isinstance(model, bytes) else str(model), _options())
-    inputs = {item.name for item in session.get_inputs()}
+    engines = _engines(model)
+    inputs = set(engines[0].inputs)
     worst = Difference(rows=0, max_abs=0.0, max_scaled=0.0, ties=0)
     ties = 0
     for size in batch_sizes:
         for start in range(0, min(len(requests), 64 * size), size):
             part = requests.take(slice(start, start + size))
-            logits, probabilities = session.run(["logits", "probabilities"], _feeds(part, inputs, student))
+            feeds = _feeds(part, inputs, student)
             expected = student_logits(student, table, part)
-            what = f"At batch size {size} the exported file"
-            found = compare_logits(expected, logits, atol=atol, what=what)
             softmax = torch.from_numpy(expected).softmax(-1).numpy()
-            if not np.abs(softmax - probabilities).max() <= atol:  # also true for NaN
-                raise ParityError(f"{what} gives other probabilities than the softmax of the student's logits.")
-            worst, ties = max(worst, found, key=lambda d: d.max_scaled), ties + found.ties
-    return Parity(requests=len(requests), batch_sizes=tuple(batch_sizes), max_abs=worst.max_abs, ties=ties)
+            for engine in engines:
+                logits, probabilities = engine.run(feeds)
+                what = f"At batch size {size} the exported file{' in numpy' if engine.name == 'numpy' else ''}"
+                found = compare_logits(expected, logits, atol=atol, what=what)
+                if not np.abs(softmax - probabilities).max() <= atol:  # also true for NaN
+                    raise ParityError(f"{what} gives other probabilities than the softmax of the student's logits.")
+                worst = max(worst, found, key=lambda d: d.max_scaled)
+                ties += found.ties if engine is engines[0] else 0
+    names = tuple(engine.name for engine in engines)
+    return Parity(
+        requests=len(requests), batch_sizes=tuple(batch_sizes), max_abs=worst.max_abs, ties=ties, engines=names
+    )
 
 
 def student_logits(student: Student, table: StructureTable | None, requests: Requests) -> Floats:
     """The torch student's answer to `requests`, `[B, C]`."""
+    with torch.inference_mode():
+        logits: Floats = student(_inputs(student, table, requests)).logits.numpy()
+    return logits
+
+
+def student_undecided(student: Student, table: StructureTable | None, requests: Requests) -> NDArray[np.bool_]:
+    """Requests whose answer hangs on the last bits of a sum, `[B]`; see `Student.undecided`."""
+    undecided: NDArray[np.bool_] = student.undecided(_inputs(student, table, requests)).numpy()
+    return undecided
+
+
+def _inputs(student: Student, table: StructureTable | None, requests: Requests) -> StudentInput:
     structure = None
     if table is not None:
         assert requests.neighbors is not None
         structure = table.for_unseen(torch.from_numpy(requests.neighbors))
-    with torch.inference_mode():
-        logits: Floats = student(StudentInput(_features(requests, student.spec.features), structure)).logits.numpy()
-    return logits
+    return StudentInput(_features(requests, student.spec.features), structure)
 
 
 def _features(requests: Requests, width: int) -> Features:
@@ -99,7 +123,12 @@ def _feeds(requests: Requests, inputs: set[str], student: Student) -> dict[str, 
     return feeds
 
 
-def _options() -> ort.SessionOptions:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 4
-    return options
+def _engines(model: bytes | Path) -> list[Engine]:
+    where = "The exported file"
+    engines: list[Engine] = [
+        OnnxruntimeEngine(model if isinstance(model, bytes) else str(model), where=where, threads=1)
+    ]
+    content, data = (model, None) if isinstance(model, bytes) else (model.read_bytes(), model.with_name(EXTERNAL_DATA))
+    with suppress(UnsupportedModelError):  # torch and onnxruntime are left
+        engines.append(NumpyEngine(content, where=where, data=data))
+    return engines

@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
 
 from graph2mlp import __version__
 from graph2mlp.errors import ConfigError, Graph2MLPError, require
+from graph2mlp.export.presets import MAX_DROP, PRESETS
+from graph2mlp.options import GraphName, KnowledgeFiles, TeacherModule, TeacherWeights
 
 __all__ = ["app"]
 
@@ -74,10 +77,10 @@ def main(
 
 @app.command()
 def distill(
-    graph: Annotated[str, typer.Argument(help="digits, cpf:cora, planetoid:Cora, amazon:Photo, ..., or an .npz file.")],
+    graph: GraphName,
     method: Annotated[str | None, typer.Option(help="mlp, glnn, nosmog or gsdn; see 'graph2mlp methods'.")] = None,
     teacher: Annotated[
-        str | None, typer.Option(help="sage, gcn, gat or appnp; several joined by + are an ensemble.")
+        str | None, typer.Option(help="sage, gcn, gat, appnp or gcn_se; several joined by + are an ensemble.")
     ] = None,
     setting: Annotated[
         Setting | None, typer.Option(help="production hides 20 % of the test nodes until the end.")
@@ -88,9 +91,12 @@ def distill(
     root: Annotated[
         Path | None, typer.Option(help="Folder of raw files. Default: $GRAPH2MLP_DATA, else ./data.")
     ] = None,
-    knowledge: Annotated[
-        list[Path] | None, typer.Option(help="Knowledge file of a teacher trained elsewhere; repeat for several.")
-    ] = None,
+    undirected: Annotated[
+        bool, typer.Option("--undirected", help="Your graph stores each edge once: add the other direction.")
+    ] = False,
+    knowledge: KnowledgeFiles = None,
+    teacher_module: TeacherModule = None,
+    teacher_weights: TeacherWeights = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="GROUP.KEY=VALUE", help="Change one setting; repeatable.")
     ] = None,
@@ -112,6 +118,8 @@ def distill(
             raise ConfigError(f"Cannot train on device '{device}': this version trains on the CPU. Use --device cpu.")
         if resume and force:
             raise typer.BadParameter("give --resume or --force, not both")
+        if teacher is not None and (teacher_module or teacher_weights):
+            raise typer.BadParameter("give --teacher or a teacher of your own, not both")
         if seed is not None and seeds is not None:
             raise typer.BadParameter("give --seed or --seeds, not both")
         settings = resolve_config(
@@ -121,6 +129,9 @@ def distill(
             setting=setting.value if setting else None,
             seed=seed,
             root=str(root) if root else None,
+            undirected=undirected or None,
+            teacher_module=teacher_module,
+            teacher_weights=str(teacher_weights) if teacher_weights else None,
             file=config,
             overrides=set_ or (),
         )
@@ -134,6 +145,7 @@ def distill(
                 result = distill_seeds(settings, seeds, out, **how)
         _show(result_table(result))
         typer.echo(f"run: {out}")
+        typer.echo(f"report: {out / 'report.html'}")
 
 
 @app.command()
@@ -163,59 +175,114 @@ def methods(name: Annotated[str | None, typer.Argument(help="Show this method's 
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="A finished run folder.")],
-    onnx: Annotated[bool, typer.Option("--onnx", help="Write an ONNX bundle (the only form so far).")] = False,
-    preset: Annotated[str, typer.Option(help="How numbers are stored: fp32.")] = "fp32",
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write an ONNX bundle.")] = False,
+    ort: Annotated[
+        bool, typer.Option("--ort", help="Write the model in onnxruntime's own format, for its reduced mobile builds.")
+    ] = False,
+    preset: Annotated[
+        str, typer.Option(help=f"How numbers are stored: {', '.join(PRESETS)}; auto keeps the fastest here.")
+    ] = "fp32",
     features: Annotated[
         Features, typer.Option(help="Form of the features in a request; auto follows the graph.")
     ] = Features.auto,
+    max_drop: Annotated[
+        float, typer.Option(help="Points of validation accuracy the file may lose against the network.")
+    ] = MAX_DROP,
+    batch: Annotated[str, typer.Option(help="Requests per call that --preset auto measures at.")] = "1,64",
     out: Annotated[Path | None, typer.Option(help="Bundle folder, or a .zip file. Default: RUN/bundle.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
 ) -> None:
     """Write a verified, deployable bundle from a finished run; it runs with numpy and onnxruntime alone."""
     with _one_line_errors():
-        if not onnx:
-            raise typer.BadParameter("name the form to export: --onnx")
+        if onnx == ort:
+            raise typer.BadParameter("name the form to export: --onnx, or --ort")
         require("torch", extra="distill", purpose="graph2mlp export")
         from graph2mlp.export.deploy import export_run
         from graph2mlp.run import open_run
+        from graph2mlp.summary import preset_table
 
-        opened = open_run(run)
-        summary = export_run(opened, out=out or run / "bundle", preset=preset, features=features.value, force=force)
+        how: dict[str, Any] = {"preset": preset, "features": features.value, "force": force}
+        how |= {"max_drop": max_drop, "batches": _sizes(batch), "model_format": "ort" if ort else "onnx"}
+        summary = export_run(open_run(run), out=out or run / "bundle", **how)
+        if summary.choice is not None:
+            _show(preset_table(summary.choice))
         typer.echo(summary.summary())
 
 
 @app.command()
 def bench(
-    bundle: Annotated[Path, typer.Argument(help="A bundle, folder or .zip.")],
+    bundles: Annotated[
+        list[Path] | None, typer.Argument(metavar="BUNDLE...", help="One or more bundles, folders or .zip.")
+    ] = None,
     batch: Annotated[str, typer.Option(help="Requests per call, separated by commas.")] = "1,64,4096",
     threads: Annotated[int, typer.Option(min=1, help="Threads of every side.")] = 1,
     seconds: Annotated[float, typer.Option(help="Time to measure each row.")] = 2.0,
     against: Annotated[
-        Path | None, typer.Option(help="The run the bundle came from: adds its teacher, neighbour fetch included.")
+        Path | None, typer.Option(help="The run the bundles came from: adds its teacher, neighbour fetch included.")
     ] = None,
+    teacher_module: TeacherModule = None,
+    teacher_weights: TeacherWeights = None,
+    scenario: Annotated[
+        str,
+        typer.Option(
+            help="batch (the sizes of --batch), single (one request per call), server (random arrivals: the "
+            "highest rate that keeps --slo-p99-us); several separated by commas."
+        ),
+    ] = "batch",
+    slo_p99_us: Annotated[
+        float, typer.Option("--slo-p99-us", help="Server scenario: microseconds for 99 of 100 requests.")
+    ] = 1000.0,
+    cold_starts: Annotated[
+        int, typer.Option(min=0, help="Fresh processes to start for cold start and memory; 0: none.")
+    ] = 3,
     json: Annotated[
         Path | None, typer.Option("--json", help="Write the rows, and what was measured on, as JSON.")
     ] = None,
     csv: Annotated[Path | None, typer.Option("--csv", help="Write the rows as CSV.")] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(metavar="A.json B.json", help="Measure nothing; compare two files of --json."),
+    ] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write the rows as a page to look at.")] = None,
 ) -> None:
-    """Measure a bundle on this machine: percentiles, CPU time, memory, size."""
+    """Measure bundles on this machine: accuracy, percentiles, CPU time, load, memory, size."""
     with _one_line_errors():
-        from graph2mlp.latency import bench_bundle
+        from graph2mlp.latency import bench_bundles
+        from graph2mlp.latency_compare import compare_benches
         from graph2mlp.latency_rows import write_bench_csv, write_bench_json
-        from graph2mlp.summary import latency_table
+        from graph2mlp.latency_summary import bench_tables, compare_table
 
+        if compare is not None:
+            if bundles or against or json or csv or html:
+                raise typer.BadParameter("--compare takes two files and nothing else")
+            _show(compare_table(compare_benches(*compare)))
+            return
+        if not bundles:
+            raise typer.BadParameter("name a bundle, or two files with --compare")
+        batches, serve = _scenarios(scenario, _sizes(batch))
         run: Any = None
         if against is not None:
             require("torch", extra="distill", purpose="graph2mlp bench --against")
             from graph2mlp.run import open_run
 
-            run = open_run(against)
-        rows = bench_bundle(bundle, batches=_sizes(batch), threads=threads, seconds=seconds, against=run)
+            code = teacher_module or (str(teacher_weights.resolve()) if teacher_weights else "")
+            run = open_run(against, allowed_code=code)
+        how: dict[str, Any] = {"batches": batches, "threads": threads, "seconds": seconds, "cold_starts": cold_starts}
+        how["slo_p99_us"] = slo_p99_us if serve else None
+        found = bench_bundles(bundles, against=run, **how)
+        where = ", ".join(map(str, bundles))
         if json is not None:
-            write_bench_json(json, rows, bundle=bundle)
+            write_bench_json(json, found, bundle=where, settings=how)
         if csv is not None:
-            write_bench_csv(csv, rows, bundle=bundle)
-        _show(latency_table(rows))
+            write_bench_csv(csv, found, bundle=where)
+        if html is not None:
+            from graph2mlp.report import write_bench_report
+
+            with TemporaryDirectory() as folder:  # a page is made from files, so that it can be made again
+                write_bench_json(Path(folder) / "bench.json", found, bundle=where, settings=how)
+                write_bench_report(html, [Path(folder) / "bench.json"])
+        for one in bench_tables(found):
+            _show(one)
 
 
 @app.command()
@@ -239,12 +306,15 @@ def predict(
 
 
 @app.command()
-def inspect(path: Annotated[Path, typer.Argument(help="A graph, knowledge file, run or bundle.")]) -> None:
-    """Say what a file or folder is, what is in it, and whether it is intact."""
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A graph (name, file or folder), knowledge file, run or bundle.")],
+    root: Annotated[Path | None, typer.Option(help="Folder of raw files, for a graph known by name.")] = None,
+) -> None:
+    """Say what a file or folder is, what is in it, and whether it is intact; of a graph also what that means."""
     with _one_line_errors():
         from graph2mlp.inspection import describe
 
-        title, rows = describe(path)
+        title, rows = describe(path, root=root)
         from graph2mlp.console import table
 
         listing = table(title, ["", ""], rows)
@@ -262,9 +332,18 @@ def _sizes(text: str) -> list[int]:
         ) from None
 
 
+def _scenarios(text: str, sizes: list[int]) -> tuple[list[int], bool]:
+    """Batch sizes to measure, and whether to play a server."""
+    names = text.split(",")
+    if unknown := [name for name in names if name not in ("single", "batch", "server")]:
+        raise typer.BadParameter(f"expected single, batch or server, got {unknown[0]!r}", param_hint="--scenario")
+    wanted = ([1] if "single" in names else []) + (sizes if "batch" in names else [])
+    return list(dict.fromkeys(wanted)), "server" in names
+
+
 def _run_name(graph: str, method: str) -> str:
-    """`cpf:cora` and `data/mine.npz` as parts of a folder's name."""
-    return f"{Path(graph).stem if Path(graph).suffix else graph}-{method}".replace(":", "-").replace("/", "-")
+    """`cpf:cora`, `data/mine.npz` and `data/folder` as parts of a folder's name."""
+    return f"{Path(graph).stem}-{method}".replace(":", "-")
 
 
 def _show(thing: Any) -> None:

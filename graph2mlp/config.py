@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from graph2mlp.data.datasets import dataset_names, is_graph_path
 from graph2mlp.errors import ConfigError, suggest
 from graph2mlp.losses.extra import LossConfig
 from graph2mlp.methods import METHODS, method_class
@@ -56,6 +57,8 @@ class RunConfig:
     student: StudentConfig
     train: TrainConfig
     loss: LossConfig
+    undirected: bool = False
+    """Whether the missing direction of each edge of the user's file is added."""
     hyper: Method
     """The method's own settings; the table named like the method in a file."""
 
@@ -64,6 +67,8 @@ class RunConfig:
         top = {key: getattr(self, key) for key in ("graph", "method", "setting", "seed")}
         if self.root is not None:
             top["root"] = self.root
+        if self.undirected:
+            top["undirected"] = True
         groups = {name: asdict(getattr(self, name)) for name in _GROUPS}
         return {**top, **groups, self.method: asdict(self.hyper)}
 
@@ -81,7 +86,7 @@ _GROUPS: Mapping[str, type] = {
     "train": TrainConfig,
     "loss": LossConfig,
 }
-_TOP = ("graph", "method", "setting", "seed", "root")
+_TOP = ("graph", "method", "setting", "seed", "root", "undirected")
 
 
 def resolve_config(
@@ -92,17 +97,24 @@ def resolve_config(
     setting: str | None = None,
     seed: int | None = None,
     root: str | None = None,
+    undirected: bool | None = None,
+    teacher_module: str | None = None,
+    teacher_weights: str | None = None,
     file: Path | None = None,
     overrides: Sequence[str] = (),
+    trusted: bool = False,
 ) -> RunConfig:
     """Settings from all sources; arguments that are not None win over the file.
+
+    A file cannot name code to run (a teacher's module or program) unless it is `trusted` not to be acted upon.
 
     Raises:
         ConfigError: a name is unknown, or a value is of the wrong type or out of range; all problems in one message.
     """
     given: dict[str, Any] = _read_toml(file) if file else {}
     arguments = {"graph": graph, "method": method, "setting": setting, "seed": seed, "root": root}
-    top: dict[str, Any] = {"method": "nosmog", "setting": "transductive", "seed": 0, "root": None}
+    arguments["undirected"] = undirected
+    top: dict[str, Any] = {"method": "nosmog", "setting": "transductive", "seed": 0, "root": None, "undirected": False}
     top |= {key: given.pop(key) for key in _TOP if key in given}
     top |= {key: value for key, value in arguments.items() if value is not None}
     if not isinstance(top.get("graph"), str):
@@ -115,8 +127,13 @@ def resolve_config(
         raise ConfigError(f"seed must be a whole number from 0 to {2**32 - 1} (got {top['seed']!r})")
     if top["root"] is not None and not isinstance(top["root"], str):
         raise ConfigError(f"root must be a folder's name (got {top['root']!r})")
+    if not isinstance(top["undirected"], bool):
+        raise ConfigError(f"undirected must be true or false (got {top['undirected']!r})")
+    own = top["graph"] not in dataset_names() and is_graph_path(top["graph"])
+    if top["undirected"] and not own:
+        raise ConfigError(f"--undirected is for a graph of your own; '{top['graph']}' is undirected as it comes.")
     # As typed they would mean another place when the run is opened from another folder.
-    if Path(top["graph"]).suffix:
+    if own:
         top["graph"] = str(Path(top["graph"]).resolve())
     if top["root"] is not None:
         top["root"] = str(Path(top["root"]).resolve())
@@ -128,6 +145,7 @@ def resolve_config(
             tree[name] |= values
     if teacher is not None:
         tree["teacher"]["name"] = teacher
+    _own_teacher(tree["teacher"], {"module": teacher_module, "weights": teacher_weights}, given, trusted)
     problems: list[str] = []
     built: dict[str, Any] = {name: _build(types[name], name, values, problems) for name, values in tree.items()}
     if built["loss"] is not None and built["loss"].used and not cls.needs_teacher:
@@ -144,7 +162,29 @@ def resolve_config(
 
 def load_config(path: Path) -> RunConfig:
     """Read the `config.toml` of a run."""
-    return resolve_config(file=path)
+    return resolve_config(file=path, trusted=True)
+
+
+def _own_teacher(
+    teacher: dict[str, Any], named: Mapping[str, str | None], given: Mapping[str, Any], trusted: bool
+) -> None:
+    """Put the user's own teacher into the settings `teacher`, and make sure that the user has named the code."""
+    code = given.get("teacher", {})
+    for key, value in named.items():
+        if value is not None:
+            teacher[key] = value
+        elif (
+            not trusted
+            and code.get(key)
+            and teacher.get(key) == code[key]
+            and (key == "module" or not code.get("module"))
+        ):
+            raise ConfigError(
+                f"The settings file names code to run (teacher.{key} = '{code[key]}'). Name it yourself to run it: "
+                f"--teacher-{key} {code[key]}"
+            )
+    if isinstance(teacher.get("weights"), str) and teacher["weights"]:
+        teacher["weights"] = str(Path(teacher["weights"]).resolve())
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

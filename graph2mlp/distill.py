@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import platform
 import shutil
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
-from graph2mlp import __version__
 from graph2mlp.atomic import write_json, write_text
+from graph2mlp.breakdown import breakdown
 from graph2mlp.config import RunConfig, load_config
 from graph2mlp.console import Reporter
 from graph2mlp.data.graph import GraphData
-from graph2mlp.errors import ConfigError, Graph2MLPError, KnowledgeError, RunError
+from graph2mlp.errors import ConfigError, RunError
 from graph2mlp.evaluation import evaluate_knowledge, evaluate_student, evaluate_teacher, student_agreement
 from graph2mlp.losses.extra import LossConfig
-from graph2mlp.measure import peak_rss_mb
+from graph2mlp.measure import environment, peak_rss_mb
 from graph2mlp.methods.base import Stage
 from graph2mlp.methods.mlp import MLP
-from graph2mlp.run import SCHEMA, Run, open_run, run_graph, save_student
+from graph2mlp.report import PAGE, write_report
+from graph2mlp.run import SCHEMA, Run, open_run, save_student, versions
+from graph2mlp.run_inputs import Inputs, read_inputs
 from graph2mlp.structure import encode_structure
 from graph2mlp.structure.table import StructureTable
 from graph2mlp.students.base import Student, StudentSpec
@@ -33,6 +33,9 @@ from graph2mlp.teachers.cache import obtain_teacher, save_teacher
 from graph2mlp.teachers.ensemble import Ensemble
 from graph2mlp.teachers.extract import weights_fingerprint
 from graph2mlp.teachers.knowledge import TeacherKnowledge
+from graph2mlp.teachers.load_own import save_own_teacher
+from graph2mlp.teachers.models import Teacher
+from graph2mlp.teachers.own import OwnTeacher
 from graph2mlp.threads import torch_threads, training_threads
 from graph2mlp.training.checkpoint import Checkpoint
 from graph2mlp.training.journal import Journal
@@ -58,39 +61,7 @@ class _Teaching:
     knowledge: tuple[TeacherKnowledge, ...]
     summary: dict[str, Any] | None
     cost: _Cost = _Cost(0.0, 0.0)
-
-
-@dataclass(frozen=True, eq=False)
-class Inputs:
-    """What a run reads before it writes: the full graph, what training may see of it, knowledge from files."""
-
-    graph: GraphData
-    observed: GraphData
-    knowledge: tuple[TeacherKnowledge, ...]
-
-
-def read_inputs(config: RunConfig, files: Sequence[Path] = ()) -> Inputs:
-    """Read and check everything a run depends on, so that a mistake costs nothing.
-
-    Raises:
-        Graph2MLPError: the graph or a knowledge file is missing, damaged, or they do not fit together.
-    """
-    graph = run_graph(config)
-    knowledge = tuple(TeacherKnowledge.load(file) for file in files)
-    observed = graph.observed()
-    for file, one in zip(files, knowledge, strict=True):
-        if bool(torch.isin(one.node_ids, graph.split.unseen).any()):
-            raise KnowledgeError(
-                f"{file} speaks of nodes that are unseen in the production setting with seed {config.seed}. "
-                "Extract it from the observed graph only."
-            )
-        one.aligned(observed)
-        if one.graph and one.graph != observed.fingerprint():
-            raise KnowledgeError(
-                f"{file} was extracted from another graph, or from this one with another split, whose training labels "
-                "may be test labels here. Use the same graph, seed and setting, or extract it again."
-            )
-    return Inputs(graph, observed, knowledge)
+    model: Teacher | None = None
 
 
 def claim_folder(out: Path, config: RunConfig, *, force: bool, resume: bool, several: bool = False) -> bool:
@@ -129,22 +100,30 @@ def distill(
 ) -> Run:
     """Run every stage of `config` into the folder `out`; with `resume`, go on from what is already there.
 
-    The folder is finished when `result.json` is in it, which is written last. A new folder of a run that fails by a
+    The folder is finished when `result.json` is in it. `report.html` follows; it is made from the files of the folder
+    and, should it be missing, made again by `resume`. A new folder of a run that fails by a
     mistake of ours or the user's is removed; one that was interrupted stays, to be resumed.
     """
-    if knowledge_files and not config.hyper.needs_teacher:
-        raise ConfigError(f"Method '{config.method}' learns from no teacher, so --knowledge has no use.")
+    if not config.hyper.needs_teacher and (knowledge_files or config.teacher.own):
+        given = "--knowledge" if knowledge_files else "--teacher-module"
+        raise ConfigError(f"Method '{config.method}' learns from no teacher, so {given} has no use.")
     inputs = read_inputs(config, knowledge_files)
+    reporter = reporter or Reporter()
     new = claim_folder(out, config, force=force, resume=resume)
     if (out / "result.json").exists():
+        if not (out / PAGE).exists():
+            write_report(out)
         return open_run(out)
     try:
         with torch_threads(training_threads(inputs.observed)):
-            _run_stages(config, inputs, out, reporter or Reporter())
+            for note in inputs.graph.notes:
+                reporter.say(f"note: {inputs.graph.name}: {note}")
+            _run_stages(config, inputs, out, reporter)
     except Exception:  # an interrupt is no Exception: that folder stays, to be resumed
         if new:
             shutil.rmtree(out)
         raise
+    write_report(out)  # after the run is complete: a fault in a picture must not cost the training
     return open_run(out)
 
 
@@ -169,12 +148,15 @@ def _run_stages(config: RunConfig, inputs: Inputs, out: Path, reporter: Reporter
     )
     with reporter.training(f"student ({config.method})", config.train.epochs) as progress:
         checkpoint = Checkpoint(out / "checkpoint" / "student.safetensors")
-        log = journal.stage("student", progress)
-        student, fitted = train_student(config.hyper, spec, stage, log=log, checkpoint=checkpoint)
+        logs = {"log": journal.stage("student", progress), "first_log": journal.stage("student, first stage", progress)}
+        student, fitted = train_student(config.hyper, spec, stage, **logs, checkpoint=checkpoint)
     save_student(student, out / "student.safetensors")
     control = _control(config, spec, stage, journal, reporter)
     save_student(control, out / "mlp.safetensors")
     result = _result(config, graph, teaching, table, student, fitted, control, structure_cost)
+    knowledge = teaching.knowledge[0] if teaching.knowledge else None
+    details = breakdown(graph, table, student, control, knowledge=knowledge, teacher=teaching.model)
+    write_json(out / "breakdown.json", details)
     write_json(out / "result.json", result)
     shutil.rmtree(out / "checkpoint", ignore_errors=True)
 
@@ -182,6 +164,8 @@ def _run_stages(config: RunConfig, inputs: Inputs, out: Path, reporter: Reporter
 def _teach(config: RunConfig, inputs: Inputs, out: Path, journal: Journal, reporter: Reporter) -> _Teaching:
     graph, observed = inputs.graph, inputs.observed
     if inputs.knowledge:
+        if inputs.teacher is not None:
+            return _taught_by_own(config, inputs, inputs.teacher, out)
         for number, one in enumerate(inputs.knowledge):
             one.save(out / "knowledge" / f"{number}-{one.name}.safetensors")
         aligned = tuple(one.aligned(observed) for one in inputs.knowledge)
@@ -213,7 +197,23 @@ def _teach(config: RunConfig, inputs: Inputs, out: Path, journal: Journal, repor
         members = zip(trained.members, weights, strict=True)
         summary["members"] = [{"name": one.knowledge.name, "val": one.val, "weight": w} for one, w in members]
     cost = _Cost(trained.seconds, trained.cpu_seconds)
-    return _Teaching((trained.knowledge.aligned(observed),), summary, cost)
+    return _Teaching((trained.knowledge.aligned(observed),), summary, cost, trained.model)
+
+
+def _taught_by_own(config: RunConfig, inputs: Inputs, teacher: OwnTeacher, out: Path) -> _Teaching:
+    """Unseen nodes are asked about only now, attached by their edges, as a built-in teacher is."""
+    said, val = inputs.knowledge[0], inputs.observed.split.val
+    said.save(out / "knowledge" / f"{said.name}.safetensors")
+    if config.teacher.module:  # a program stays where it is: opening one may run code, so none lies in a run
+        save_own_teacher(teacher, out / "teacher.safetensors")
+    summary = {
+        "name": said.name,
+        "parameters": sum(parameter.numel() for parameter in teacher.parameters()),
+        "val": accuracy(said.logits[val], inputs.observed.y[val]),
+        "module": config.teacher.code,
+        **evaluate_teacher(teacher, said, inputs.graph),
+    }
+    return _Teaching((said,), summary, model=teacher)
 
 
 def _structure(
@@ -283,15 +283,6 @@ def _result(
         "peak_rss_mb": peak_rss_mb(),
         "fingerprint": weights_fingerprint(student),
         "graph_fingerprint": graph.fingerprint(),
-        "versions": _versions(),
+        "versions": versions(),
+        "machine": {name: value for name, value in environment().items() if name in ("cpu", "cores", "os")},
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {"graph2mlp": __version__, "python": platform.python_version()}
-    for package in ("torch", "torch-geometric", "numpy", "scipy"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError as error:  # pragma: no cover  (the extra is incomplete)
-            raise Graph2MLPError(f"The installation is incomplete: {error}") from None
-    return found

@@ -34,6 +34,7 @@ __all__ = [
     "ParityError",
     "RequestError",
     "RunError",
+    "one_line",
     "require",
     "suggest",
 ]
@@ -41,6 +42,10 @@ __all__ = [
 
 class Graph2MLPError(Exception):
     """Base of every error this package raises on purpose."""
+
+    def __init__(self, message: str) -> None:
+        # Names and cells of a file may hold line ends, or codes that a terminal would act on.
+        super().__init__("".join(c if c.isprintable() else " " for c in message))
 
 
 class ConfigError(Graph2MLPError):
@@ -110,3 +115,9 @@ def suggest(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"Did you mean '{close[0]}'?" if close else f"Known: {', '.join(names)}."
+
+
+def one_line(value: object, limit: int = 120) -> str:
+    """Text from elsewhere, a library or a file that may be hostile, fit to be part of an error message."""
+    text = " ".join("".join(c if c.isprintable() else " " for c in str(value)[: 4 * limit]).split())
+    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -1,4 +1,4 @@
-"""The final report of a run: the only place where test labels are read."""
+"""The final report of a run. Here and in `breakdown`, which details it, test labels are read; nowhere before."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ __all__ = ["describe"]
 Rows = list[list[str]]
 
 
-def describe(path: Path) -> tuple[str, Rows]:
-    """A title, and (name, value) rows. Bundles are described without torch.
+def describe(path: Path, *, root: Path | None = None) -> tuple[str, Rows]:
+    """A title, and (name, value) rows. Bundles are described without torch; `root` holds the raw files of named graphs.
 
     Raises:
         Graph2MLPError: it is damaged, or not one of ours.
@@ -28,9 +28,15 @@ def describe(path: Path) -> tuple[str, Rows]:
         return _run(path)
     if path.suffix == ".safetensors":
         return _knowledge(path)
-    if path.is_dir():
-        raise DataError(f"{path} is neither a run (no config.toml) nor a bundle (no bundle.json).")
-    return _graph(path)
+    if path.is_dir() and str(path) not in _graph_names():
+        from graph2mlp.data.folder import is_graph_folder
+
+        if not is_graph_folder(path):
+            raise DataError(
+                f"{path} is neither a run (no config.toml), nor a bundle (no bundle.json), nor a graph (no nodes.csv "
+                "or nodes.parquet)."
+            )
+    return _graph(str(path), root)
 
 
 def _graph_names() -> list[str]:
@@ -58,12 +64,18 @@ def _bundle(path: Path) -> tuple[str, Rows]:
     inputs = ", ".join(f"{spec.name} [{', '.join(map(str, spec.shape))}] {spec.dtype}" for spec in about.inputs)
     student = ", ".join(f"{key} {value}" for key, value in asdict(about.student).items())
     metrics = ", ".join(f"{name} {100 * value:.2f} %" for name, value in about.metrics.items())
+    stored = [
+        f"{one.name} [{', '.join(map(str, one.shape))}] as {one.form}, {one.bytes / 1024:.0f} KiB"
+        for one in about.quantized
+    ]
     return f"Bundle {path}", [
         ["task", f"{about.task}, {len(about.class_names)} classes"],
         ["regime", about.regime],
         ["student", student],
         ["inputs", inputs],
         ["preset", about.preset],
+        ["stored smaller", "; ".join(stored) or "nothing"],
+        ["gate", about.gate.summary() if about.gate else "not measured"],
         ["accuracy of this file", metrics],
         ["size", f"{bundle.size / 1024:.0f} KiB"],
         ["checksums", "intact"],
@@ -109,26 +121,10 @@ def _knowledge(path: Path) -> tuple[str, Rows]:
     ]
 
 
-def _graph(path: Path) -> tuple[str, Rows]:
+def _graph(name: str, root: Path | None) -> tuple[str, Rows]:
     from graph2mlp.data.datasets import load_graph
-    from graph2mlp.data.graph import csr_neighbours
+    from graph2mlp.graph_facts import advice, fact_rows, graph_facts
 
-    graph = load_graph(str(path))
-    pointer, _neighbours = csr_neighbours(graph.edge_index, graph.num_nodes)
-    degree = pointer.diff()
-    source, target = graph.edge_index
-    known = (graph.y[source] >= 0) & (graph.y[target] >= 0)
-    same = (graph.y[source] == graph.y[target])[known].float().mean()  # NaN when no edge joins labelled nodes
-    parts = ", ".join(f"{name} {len(part)}" for name, part in graph.split.parts().items() if len(part))
-    return f"Graph {path}", [
-        ["nodes", str(graph.num_nodes)],
-        ["edges", f"{graph.num_edges} directed"],
-        ["features", f"{graph.num_features}, {'sparse' if graph.is_sparse else 'dense'}"],
-        ["classes", str(graph.num_classes)],
-        ["split", parts],
-        [
-            "degree",
-            f"mean {degree.float().mean():.1f}, largest {int(degree.max())}, {int((degree == 0).sum())} isolated",
-        ],
-        ["homophily", f"{same:.2f} of the edges join equal labels"],
-    ]
+    graph = load_graph(name, root=root)
+    facts = graph_facts(graph)
+    return f"Graph {name}", [*fact_rows(graph, facts), *(["so", line] for line in advice(graph, facts))]

@@ -1,143 +1,134 @@
-"""What a bundle costs on this machine, and what the teacher would cost in its place; every side measured in one run.
+"""What bundles cost on this machine, and what the teacher would cost in their place; every side measured in one run.
 
-The bundle's rows need the base install. With a run to compare with, the teacher and the torch student answer the same
-nodes, in turns with the bundle (A B A B ...), so that a ratio never mixes two moods of a shared machine.
+The bundles' rows need the base install. With a run to compare with, the teacher and the torch student answer the same
+nodes, in turns with the bundles (A B A B ...), so that a ratio never mixes two moods of a shared machine.
 
-The teacher is measured three times: with our own exact neighbour fetch, which is as fast as we can make it and which
-the ratios refer to; with PyG's `k_hop_subgraph`, as its users would write it; with one pass over the whole graph.
+The teacher is measured four times: with our own exact neighbour fetch, which is as fast as we can make it and which
+the ratios refer to; with at most ten sampled neighbours per node, which is not exact; with PyG's `k_hop_subgraph`, as
+its users would write it; with one pass over the whole graph.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from graph2mlp.errors import BundleError, ConfigError
-from graph2mlp.export.bundle import EXTERNAL_DATA, MODEL
-from graph2mlp.export.requests import Requests
+from graph2mlp.errors import BundleError, ConfigError, Graph2MLPError, RunError
 from graph2mlp.export.runtime import Predictor
-from graph2mlp.latency_rows import ANSWER, FETCH, RUN_ONLY, Row
-from graph2mlp.measure import Call, Latency, measure_together, peak_rss_mb
+from graph2mlp.latency_contender import sample_requests
+from graph2mlp.latency_rows import Bench, Failure, Row
+from graph2mlp.latency_table import BenchTable
 
 if TYPE_CHECKING:
-    from graph2mlp.latency_teacher import Opponents, TeacherRun
+    from graph2mlp.latency_teacher import TeacherRun
 
-__all__ = ["bench_bundle"]
+__all__ = ["bench_bundle", "bench_bundles"]
 
-_POOL = 64
-"""Different batches that take turns, so that no figure is that of one lucky request in the cache."""
-_POOL_ROWS = 4096
+Given = Path | Predictor
 
 
 def bench_bundle(
-    bundle: Path | Predictor,
+    bundle: Given,
     *,
     batches: Sequence[int] = (1, 64, 4096),
     threads: int = 1,
     seconds: float = 2.0,
     against: TeacherRun | None = None,
 ) -> list[Row]:
-    """Measure a bundle at several batch sizes, `seconds` per row; `against` adds rows of the run it came from.
+    """Measure one bundle at several batch sizes, `seconds` per row; `against` adds rows of the run it came from.
 
     Without a run the requests are the bundle's own sample, repeated as needed; with one they are test nodes.
 
     Raises:
         ConfigError: a batch size, threads or seconds is out of range.
         BundleError: the bundle is damaged, or was not exported from `against`.
-        RunError: `against` has no teacher.
+        RunError: a row could not be measured.
     """
-    if not batches or min(batches) < 1 or threads < 1 or not seconds > 0:
+    found = bench_bundles([bundle], batches=batches, threads=threads, seconds=seconds, against=against)
+    if found.failed:
+        raise RunError(f"{found.failed[0].what}: {found.failed[0].reason}")
+    return found.rows
+
+
+def bench_bundles(
+    bundles: Sequence[Given],
+    *,
+    batches: Sequence[int] = (1, 64, 4096),
+    threads: int = 1,
+    seconds: float = 2.0,
+    against: TeacherRun | None = None,
+    slo_p99_us: float | None = None,
+    cold_starts: int = 0,
+) -> Bench:
+    """Measure several bundles side by side; what cannot be measured is listed with its reason, and the rest goes on.
+
+    `slo_p99_us` adds the server scenario (see `graph2mlp.latency_server`), `cold_starts` the cost of a fresh process,
+    the median of so many. With no `batches`, the server scenario alone.
+
+    Raises:
+        ConfigError: a batch size, threads, seconds, promise or number of starts is out of range.
+        BundleError: no bundle at all can be measured.
+    """
+    low = [*batches, threads, *([] if batches or slo_p99_us is not None else [0])]
+    if not bundles or min(low) < 1 or not seconds > 0 or cold_starts < 0 or not (slo_p99_us is None or slo_p99_us > 0):
         raise ConfigError(
-            "bench needs batch sizes and threads of at least 1 and seconds above 0 "
-            f"(got {list(batches)}, {threads}, {seconds})"
+            "bench needs a bundle, batch sizes and threads of at least 1, seconds and a promise above 0, and cold "
+            f"starts of at least 0 (got {list(batches)}, {threads}, {seconds}, {slo_p99_us}, {cold_starts})"
         )
-    predictor = bundle if isinstance(bundle, Predictor) else Predictor(bundle, threads=threads)
+    table = BenchTable(threads=threads, seconds=seconds, cold_starts=cold_starts)
+    opened = _open_all(bundles, threads, against, table.failed)
     if against is None:
-        return _rows(predictor, None, batches, threads, seconds)
-    if predictor.manifest.fingerprints.get("run") != against.fingerprint:
-        raise BundleError(
-            f"{predictor.bundle.path} was not exported from {against.path}: comparing them would mean nothing. "
-            "Give the run it came from."
-        )
+        table.add_bundles(opened)
+        return _something(table.measured(batches, slo_p99_us))
     from graph2mlp.latency_teacher import Opponents  # torch is optional here
     from graph2mlp.threads import torch_threads
 
     with torch_threads(threads):
-        return _rows(predictor, Opponents(against), batches, threads, seconds)
+        table.add_run(Opponents(against), against)
+        table.add_bundles(opened)
+        return _something(table.measured(batches, slo_p99_us))
 
 
-def _rows(
-    predictor: Predictor, opponents: Opponents | None, batches: Sequence[int], threads: int, seconds: float
-) -> list[Row]:
-    rows: list[Row] = []
-    requests = opponents.requests if opponents is not None else _sample_requests(predictor)
-    for batch in batches:
-        pool = _pool(len(requests), batch)
-        calls = _bundle_calls(predictor, requests, pool)
-        if opponents is not None:
-            # One pass over the whole graph costs the same for any batch.
-            calls |= opponents.calls(pool, whole=batch == batches[0])
-        found = measure_together(calls, seconds=seconds)
-        teacher = found.get(FETCH)
-        for what, latency in found.items():
-            facts = _facts(predictor)
-            if opponents is not None and what not in (RUN_ONLY, ANSWER):
-                facts = opponents.facts(what)
-            rows.append(_row(what, batch, threads, latency, teacher, facts))
-    return rows
+def _something(bench: Bench) -> Bench:
+    if not bench.rows and not bench.server:
+        raise BundleError(f"Nothing could be measured: {bench.failed[0].what}: {bench.failed[0].reason}")
+    return bench
 
 
-def _bundle_calls(predictor: Predictor, requests: Requests, pool: Sequence[np.ndarray]) -> dict[str, Sequence[Call]]:
-    parts = [requests.take(rows).trim() for rows in pool]
-    arrays = [
-        {n: a for n in ("x", "indices", "values", "neighbors") if (a := getattr(p, n)) is not None} for p in parts
-    ]
-    return {
-        RUN_ONLY: [predictor.prepare(part) for part in parts],
-        ANSWER: [partial(predictor.predict, **one) for one in arrays],
-    }
+def _open_all(
+    bundles: Sequence[Given], threads: int, run: TeacherRun | None, failed: list[Failure]
+) -> dict[str, Predictor]:
+    """The bundles by label; one that is damaged fails its rows, all of them the bench."""
+    opened: list[Predictor] = []
+    errors: list[Graph2MLPError] = []
+    for given in bundles:
+        try:
+            opened.append(_open(given, threads, run))
+        except Graph2MLPError as error:
+            errors.append(error)
+            failed.append(Failure(what=f"bundle {given}", scenario="open", batch=None, reason=str(error)))
+    if not opened:
+        raise errors[0]
+    return dict(zip(_labels(opened, len(bundles)), opened, strict=True))
 
 
-def _sample_requests(predictor: Predictor) -> Requests:
-    sample = predictor.bundle.sample()
-    missing = [spec.name for spec in predictor.manifest.inputs if spec.name not in sample]
-    if missing or not len(sample[predictor.manifest.inputs[0].name]):
-        raise BundleError(f"{predictor.bundle.path}: sample.npz holds no requests. Export it again.")
-    return Requests(**{spec.name: sample[spec.name] for spec in predictor.manifest.inputs})
+def _open(given: Given, threads: int, run: TeacherRun | None) -> Predictor:
+    predictor = given if isinstance(given, Predictor) else Predictor(given, threads=threads)
+    if run is not None and predictor.manifest.fingerprints.get("run") != run.fingerprint:
+        raise BundleError(
+            f"{predictor.bundle.path} was not exported from {run.path}: comparing them would mean nothing. "
+            "Give the run it came from."
+        )
+    sample_requests(predictor)  # a bundle without a sample cannot be checked here
+    return predictor
 
 
-def _pool(available: int, batch: int) -> list[np.ndarray]:
-    """Positions of the requests of each batch: all requests in a fixed random order, repeated as needed."""
-    count = max(1, min(_POOL, _POOL_ROWS // batch))
-    order = np.random.default_rng(0).permutation(available)
-    return list(np.resize(order, (count, batch)))
-
-
-def _facts(predictor: Predictor) -> dict[str, Any]:
-    manifest = predictor.manifest
-    size = sum(manifest.files[name].bytes for name in (MODEL, EXTERNAL_DATA) if name in manifest.files)
-    accuracy = manifest.metrics.get("test", manifest.metrics.get("prod"))
-    return {"regime": manifest.regime, "size_kb": size / 1024, "accuracy": accuracy}
-
-
-def _row(
-    what: str, batch: int, threads: int, latency: Latency, teacher: Latency | None, facts: Mapping[str, Any]
-) -> Row:
-    return Row(
-        what=what,
-        batch=batch,
-        threads=threads,
-        n=latency.n,
-        p50_us=latency.p50_us,
-        p95_us=latency.p95_us,
-        p99_us=latency.p99_us,
-        cpu_us=latency.cpu_us,
-        noisy=latency.noisy,
-        ratio=teacher.p50_us / latency.p50_us if teacher is not None else None,
-        peak_rss_mb=peak_rss_mb(),
-        **facts,
-    )
+def _labels(opened: Sequence[Predictor], given: int) -> list[str]:
+    """What tells bundles apart: nothing for the only one, the preset where it differs, else the end of the path."""
+    if given == 1:
+        return [""]
+    presets = [predictor.manifest.preset for predictor in opened]
+    paths = [str(Path(*predictor.bundle.path.parts[-2:])) for predictor in opened]
+    names = [preset if presets.count(preset) == 1 else path for preset, path in zip(presets, paths, strict=True)]
+    return [name if names.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(names, 1)]

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from graph2mlp.data.features import SparseRows
 from graph2mlp.export.deploy import RunLike
 from graph2mlp.export.graph_requests import node_requests
-from graph2mlp.export.requests import Requests
-from graph2mlp.latency_rows import FETCH, MLP, PYG, TORCH, WHOLE
-from graph2mlp.measure import Call
-from graph2mlp.structure.requests import neighbour_requests
+from graph2mlp.export.requests import Ints, Requests
+from graph2mlp.latency_contender import Contender
+from graph2mlp.latency_rows import FETCH, MLP, PYG, SAMPLED, TORCH, WHOLE, About
 from graph2mlp.students.base import Student, StudentInput
 from graph2mlp.teachers.serving import TeacherServer
 
@@ -35,8 +34,6 @@ class Opponents:
 
     def __init__(self, run: TeacherRun) -> None:
         self._run, self._graph = run, run.graph()
-        teacher = run.teacher()
-        self._server = TeacherServer(self._graph, teacher)
         self._student, self._control = run.student(), run.control()
         self._table = run.structure() if self._student.spec.structure else None
         split = self._graph.split
@@ -44,55 +41,82 @@ class Opponents:
         if not self._ids.numel():
             self._ids = torch.arange(self._graph.num_nodes)
         self.requests: Requests = node_requests(self._graph, self._ids, structure=self._table is not None)
+        self.y: Ints = self._graph.y[self._ids].numpy()
+        neighbors = self.requests.neighbors
+        self._neighbors = None if neighbors is None else torch.from_numpy(neighbors)
+
+    def teachers(self) -> list[Contender]:
+        """The teacher's ways of answering; the first fetches every neighbour it needs, and no more.
+
+        Raises:
+            RunError: the run holds no teacher.
+        """
+        teacher = self._run.teacher()
+        server = TeacherServer(self._graph, teacher)
+        stored = _kilobytes([self._graph.x, server.adjacency, *teacher.parameters()])
+        ways: dict[str, Callable[[Ints], Tensor]] = {
+            FETCH: server.logits,
+            SAMPLED: server.sampled_logits,
+            PYG: server.pyg_logits,
+            WHOLE: server.whole_graph_logits,
+        }
+        return [self._teacher(what, answer, stored) for what, answer in ways.items()]
+
+    def students(self) -> list[Contender]:
+        """The student before export, and the plain MLP if the run kept it."""
         tables = [self._table.rows] if self._table is not None else []
-        edges = self._server.adjacency
-        stored = [self._graph.x, edges, *teacher.parameters()]
-        self._size_kb = {
-            FETCH: _kilobytes(stored),
-            PYG: _kilobytes(stored),
-            WHOLE: _kilobytes(stored),
-            TORCH: _kilobytes([*self._student.parameters(), *tables]),
-        }
+        stored = [*self._student.state_dict().values(), *tables]
+        found = [self._torch(TORCH, "student", self._student, stored)]
         if self._control is not None:
-            self._size_kb[MLP] = _kilobytes(list(self._control.parameters()))
+            found.append(self._torch(MLP, "mlp", self._control, list(self._control.parameters())))
+        return found
 
-    def calls(self, pool: Sequence[np.ndarray], *, whole: bool) -> dict[str, Sequence[Call]]:
-        """What to time for the batches in `pool`, positions among `requests`."""
-        batches = [self._ids[torch.from_numpy(rows)] for rows in pool]
-        ids = [batch.numpy() for batch in batches]
-        calls: dict[str, Sequence[Call]] = {
-            FETCH: [partial(self._server.logits, one) for one in ids],
-            PYG: [partial(self._server.pyg_logits, one) for one in ids],
-            TORCH: [self._torch_call(self._student, batch) for batch in batches],
-        }
-        if self._control is not None:
-            calls[MLP] = [self._torch_call(self._control, batch) for batch in batches]
-        if whole:
-            calls[WHOLE] = [partial(self._server.whole_graph_logits, one) for one in ids]
-        return calls
-
-    def facts(self, what: str) -> dict[str, Any]:
-        """Regime, size and reported accuracy of a row."""
-        part, regime = {TORCH: ("student", self._student.regime), MLP: ("mlp", "features")}.get(
-            what, ("teacher", "graph")
+    def _teacher(self, what: str, answer: Callable[[Ints], Tensor], stored: float) -> Contender:
+        ids = self._ids.numpy()
+        return Contender(
+            about=self._about(what, "teacher", "graph", stored),
+            prepare=lambda rows: partial(answer, ids[rows]),
+            labels=lambda rows: answer(ids[rows]).argmax(1).numpy(),
+            serve=lambda rows: answer(ids[rows]),
+            any_batch=what == WHOLE,
         )
-        reported = self._run.result.get(part) or {}
-        return {
-            "regime": regime,
-            "size_kb": self._size_kb[what],
-            "accuracy": reported.get("test", reported.get("prod")),
-        }
 
-    def _torch_call(self, network: Student, ids: Tensor) -> Call:
-        features, table = self._graph.features(ids), self._table if network.spec.structure else None
-        neighbours = neighbour_requests(self._graph, ids)
+    def _torch(self, what: str, kind: str, network: Student, stored: Sequence[Tensor]) -> Contender:
+        table = self._table if network.spec.structure else None
 
-        def call() -> object:
+        def ask(rows: Ints) -> tuple[Tensor | SparseRows, Tensor | None]:
+            positions = torch.from_numpy(rows)
+            return self._graph.features(self._ids[positions]), self._neighbours_of(positions)
+
+        def answer(features: Tensor | SparseRows, neighbours: Tensor | None) -> Tensor:
             with torch.inference_mode():
-                structure = None if table is None else table.for_unseen(neighbours)
-                return network(StudentInput(features, structure))
+                structure = None if table is None or neighbours is None else table.for_unseen(neighbours)
+                logits: Tensor = network(StudentInput(features, structure)).logits
+            return logits
 
-        return call
+        return Contender(
+            about=self._about(what, kind, network.regime, _kilobytes(stored)),
+            prepare=lambda rows: partial(answer, *ask(rows)),
+            labels=lambda rows: answer(*ask(rows)).argmax(1).numpy(),
+            serve=lambda rows: answer(*ask(rows)),
+        )
+
+    def _neighbours_of(self, positions: Tensor) -> Tensor | None:
+        if self._neighbors is None:
+            return None
+        part = self._neighbors[positions]
+        used = (part >= 0).any(0).nonzero()
+        return part[:, : int(used[-1]) + 1 if len(used) else 1]
+
+    def _about(self, what: str, kind: str, regime: str, size_kb: float) -> About:
+        reported = self._run.result.get(kind) or {}
+        return About(
+            what=what,
+            kind=kind,
+            regime=regime,
+            size_kb=size_kb,
+            reported_accuracy=reported.get("test", reported.get("prod")),
+        )
 
 
 def _kilobytes(tensors: Sequence[Tensor | nn.Parameter]) -> float:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import platform
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +14,32 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from graph2mlp import __version__
 from graph2mlp.atomic import atomic_path
 from graph2mlp.config import RunConfig, load_config
 from graph2mlp.data.datasets import load_graph
 from graph2mlp.data.graph import GraphData
 from graph2mlp.data.splits import production_split
-from graph2mlp.errors import ConfigError, RunError
-from graph2mlp.methods.base import Method
-from graph2mlp.methods.mlp import MLP
+from graph2mlp.errors import ConfigError, Graph2MLPError, RunError
 from graph2mlp.structure.table import StructureTable
-from graph2mlp.students.base import Student, StudentSpec
+from graph2mlp.students import build_student
+from graph2mlp.students.base import Student
 from graph2mlp.teachers.cache import load_teacher
 from graph2mlp.teachers.extract import weights_fingerprint
 from graph2mlp.teachers.knowledge import TeacherKnowledge
+from graph2mlp.teachers.load_own import load_own_teacher
 from graph2mlp.teachers.models import Teacher
+from graph2mlp.teachers.own import find_hops
 
-__all__ = ["Run", "open_run", "run_graph", "save_student"]
+__all__ = ["Run", "open_run", "run_graph", "save_student", "versions"]
 
 SCHEMA = 1
 
 
 def run_graph(config: RunConfig) -> GraphData:
     """The full graph of a run, with the split of its seed and setting."""
-    graph = load_graph(config.graph, root=Path(config.root) if config.root else None, seed=config.seed)
+    root = Path(config.root) if config.root else None
+    graph = load_graph(config.graph, root=root, seed=config.seed, undirected=config.undirected)
     if config.setting == "production":
         graph = replace(graph, split=production_split(graph.split, config.seed))
     return graph
@@ -47,6 +52,8 @@ class Run:
     path: Path
     config: RunConfig
     result: dict[str, Any]
+    allowed_code: str = ""
+    """The user's code that may run to rebuild a teacher of the user's own: what the caller named, never the folder."""
 
     @cached_property
     def _graph(self) -> GraphData:
@@ -65,7 +72,7 @@ class Run:
     def student(self) -> Student:
         """The trained student, in evaluation mode."""
         path = self.path / "student.safetensors"
-        student = _load_student(path, self.config.hyper)
+        student = _load_student(path)
         if weights_fingerprint(student) != self.fingerprint:
             raise RunError(
                 f"{path} does not hold the weights that {self.path / 'result.json'} reports. Run distill again."
@@ -75,7 +82,7 @@ class Run:
     def control(self) -> Student | None:
         """The plain MLP the student is compared with; None in runs that did not keep it."""
         path = self.path / "mlp.safetensors"
-        return _load_student(path, MLP()) if path.exists() else None
+        return _load_student(path) if path.exists() else None
 
     def structure(self) -> StructureTable | None:
         """The structure table, None for a student that reads features only."""
@@ -95,15 +102,34 @@ class Run:
         return [TeacherKnowledge.load(path) for path in sorted((self.path / "knowledge").glob("*.safetensors"))]
 
     def teacher(self) -> Teacher:
-        """The built-in teacher of this run, in evaluation mode.
+        """The teacher of this run, in evaluation mode; one of the user's own only when its code is allowed.
 
         Raises:
-            RunError: the run had none, or its knowledge came from a file.
+            RunError: the run had none, its knowledge came from a file, or its code was not named.
         """
+        if self.config.teacher.own:
+            return self._own_teacher()
         path = self.path / "teacher.safetensors"
         if not path.exists():
             raise RunError(f"Run {self.path} holds no teacher network, so there is nothing to compare with.")
         return load_teacher(path, self.graph())
+
+    def _own_teacher(self) -> Teacher:
+        config = self.config.teacher
+        if self.allowed_code != config.code:
+            option = "--teacher-module" if config.module else "--teacher-weights"
+            raise RunError(
+                f"The teacher of {self.path} is code from outside ({config.code}), which runs only when you name it: "
+                f"add {option} {config.code}"
+            )
+        weights = self.path / "teacher.safetensors" if config.module else None
+        teacher = load_own_teacher(replace(config, hidden_layers="none"), self.graph(), weights=weights)
+        if weights_fingerprint(teacher) != self.knowledge()[0].weights:
+            raise RunError(
+                f"The teacher '{config.code}' is not the one that {self.path} learned from. Run distill again."
+            )
+        find_hops(teacher, self.graph())
+        return teacher
 
     @property
     def fingerprint(self) -> str:
@@ -111,8 +137,10 @@ class Run:
         return str(self.result["fingerprint"])
 
 
-def open_run(path: Path) -> Run:
+def open_run(path: Path, *, allowed_code: str = "") -> Run:
     """Open a finished run. Of a folder with several seeds, the one with the best validation accuracy.
+
+    `allowed_code` names the code of the user's that may run to rebuild its teacher (see `Run.teacher`).
 
     Raises:
         RunError: there is no run, it is not finished, or its version is unknown.
@@ -120,16 +148,16 @@ def open_run(path: Path) -> Run:
     result = _read_result(path)
     if "runs" in result:
         best = max(result["runs"], key=lambda one: float(one["student"]["val"]))
-        return open_run(path / f"seed-{best['seed']}")
-    return Run(path, load_config(path / "config.toml"), result)
+        return open_run(path / f"seed-{best['seed']}", allowed_code=allowed_code)
+    return Run(path, load_config(path / "config.toml"), result, allowed_code)
 
 
-def _load_student(path: Path, method: Method) -> Student:
+def _load_student(path: Path) -> Student:
     try:
         with safe_open(path, framework="pt") as file:
-            spec = StudentSpec(**json.loads((file.metadata() or {})["spec"]))
+            about = file.metadata() or {}
         with torch.random.fork_rng(devices=[]):  # the first weights are drawn, only to be replaced
-            student = method.student(spec)
+            student = build_student(about.get("kind", "mlp"), json.loads(about["spec"]))
         student.load_state_dict(load_file(path))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, ConfigError) as error:
         reason = str(error).splitlines()[0]
@@ -161,8 +189,19 @@ def _read_result(path: Path) -> dict[str, Any]:
 
 
 def save_student(student: Student, path: Path) -> None:
-    """Weights, and the spec to rebuild the network, as safetensors in one step."""
+    """Weights, and the kind and spec to rebuild the network, as safetensors in one step."""
     spec = json.dumps({field.name: getattr(student.spec, field.name) for field in fields(student.spec)})
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in student.state_dict().items()}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, {"spec": spec})
+        save_file(tensors, temporary, {"kind": student.kind, "spec": spec})
+
+
+def versions() -> dict[str, str]:
+    """What a run was made with: of this package, Python and the packages that its numbers depend on."""
+    found = {"graph2mlp": __version__, "python": platform.python_version()}
+    for package in ("torch", "torch-geometric", "numpy", "scipy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError as error:  # pragma: no cover  (the extra is incomplete)
+            raise Graph2MLPError(f"The installation is incomplete: {error}") from None
+    return found

@@ -13,6 +13,7 @@ from graph2mlp.atomic import write_json
 from graph2mlp.config import RunConfig
 from graph2mlp.console import Reporter
 from graph2mlp.distill import claim_folder, distill, read_inputs
+from graph2mlp.report import write_report
 from graph2mlp.run import SCHEMA
 from graph2mlp.summary import result_line
 
@@ -46,6 +47,7 @@ def distill_seeds(
         runs.append(run.result)
     summary = summarise(runs)
     write_json(out / "result.json", summary)
+    write_report(out)
     return summary
 
 

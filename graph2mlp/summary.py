@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -10,9 +9,9 @@ from rich.table import Table
 from graph2mlp.console import table
 
 if TYPE_CHECKING:
-    from graph2mlp.latency_rows import Row
+    from graph2mlp.export.auto import Choice
 
-__all__ = ["latency_table", "result_line", "result_table"]
+__all__ = ["preset_table", "result_line", "result_table"]
 
 _SETTINGS = ("test", "tran", "ind", "prod", "cold")
 
@@ -59,34 +58,22 @@ def _percent(value: float | None, spread: float | None) -> str:
     return f"{100 * value:.2f}" + (f" ± {100 * spread:.2f}" if spread is not None else "")
 
 
-def latency_table(rows: Sequence[Row]) -> Table:
-    """What each call costs, in microseconds, with the machine it was measured on below."""
+def preset_table(choice: Choice) -> Table:
+    """What every preset costs and keeps on this machine, which one was kept, and why."""
     from graph2mlp.measure import environment
 
-    cells = [
-        [
-            row.what + (" *" if row.noisy else ""),
-            str(row.batch),
-            str(row.n),
-            *(_microseconds(value) for value in (row.p50_us, row.p95_us, row.p99_us, row.cpu_us)),
-            "-" if row.ratio is None else f"{row.ratio:.1f}x",
-            f"{row.size_kb:.0f}",
-            "-" if row.accuracy is None else f"{100 * row.accuracy:.1f}",
-        ]
-        for row in rows
-    ]
-    about = environment()
-    memory = max((row.peak_rss_mb or 0.0) for row in rows)
-    note = f"{rows[0].threads} thread(s), {about['cpu']}; peak memory of this process {memory:.0f} MB"
-    if any(row.ratio is not None for row in rows):
-        note += "\nfaster: p50 of the teacher with our own exact fetch, divided by this p50"
-    if any(row.noisy for row in rows):
-        note += "\n* others used the machine: wall clock was over 1.1 times the CPU time"
-    columns = ["", "batch", "n", "p50", "p95", "p99", "CPU", "faster", "KiB", "acc"]
-    return table("Latency, us per call", columns, cells, note=note)
-
-
-def _microseconds(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.1f}" if value < 100 else f"{value:.0f}"
+    batches = sorted({batch for trial in choice.trials for batch in trial.latency})
+    cells = []
+    notes = [f"kept: {choice.reason}"]
+    for trial in choice.trials:
+        times = [f"{trial.latency[batch].p50_us:.1f}" if batch in trial.latency else "-" for batch in batches]
+        kept = trial.preset == choice.winner.preset.name
+        status = "kept" if kept else trial.status if trial.passed else "refused"
+        size = "-" if trial.bytes is None else f"{trial.bytes / 1024:.0f}"
+        shares = ["-" if value is None else f"{100 * value:.2f}" for value in (trial.accuracy, trial.agreement)]
+        cells.append([trial.preset, *times, size, *shares, status])
+        if not trial.passed:
+            notes.append(f"{trial.preset}: {trial.status}")
+    notes.append(f"p50 in us per call, one thread, {environment()['cpu']}; took {choice.seconds:.1f} s")
+    columns = ["preset", *(f"batch {batch}" for batch in batches), "KiB", "val acc", "agree %", ""]
+    return table("Presets on this machine", columns, cells, note="\n".join(notes))

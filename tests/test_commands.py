@@ -6,11 +6,13 @@ import csv
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from graph2mlp.report import write_bench_report
 from tests.cli import assert_one_line_error, distill, invoke
 from tests.graphs import community_graph, save_npz
 
@@ -115,18 +117,85 @@ def test_export_refuses(run: Path, tmp_path: Path) -> None:
     assert invoke("export", run).exit_code == 2  # the form must be named
 
 
+def test_presets_from_the_command_line(run: Path, requests: Path, tmp_path: Path) -> None:
+    """Export, inspect and predict with a preset; auto shows a row per preset; limits out of range are one line."""
+    out = tmp_path / "small"
+    done = invoke("export", run, "--onnx", "--preset", "fp16", "--max-drop", "30", "--out", out)
+    assert done.exit_code == 0, done.output
+    assert "validation accuracy" in done.stdout
+    shown = invoke("inspect", out)
+    assert "fp16" in shown.stdout
+    assert "same label for" in " ".join(shown.stdout.split())
+    assert invoke("predict", out, requests).exit_code == 0
+    how = ["--preset", "auto", "--max-drop", "30", "--batch", "2", "--out", tmp_path / "fastest"]
+    auto = invoke("export", run, "--onnx", *how)
+    assert auto.exit_code == 0, auto.output
+    for part in ("int8-static", "fp16", "kept:", "took"):
+        assert part in auto.stdout
+    wrong = tmp_path / "wrong"
+    assert_one_line_error(invoke("export", run, "--onnx", "--max-drop", "nan", "--out", wrong), "--max-drop")
+    assert invoke("export", run, "--onnx", "--preset", "auto", "--batch", "x", "--out", wrong).exit_code == 2
+    assert not wrong.exists()
+
+
 def test_bench_writes_its_rows(run: Path, tmp_path: Path) -> None:
     """Both files hold what the table shows, with the teacher beside the bundle."""
     files = ["--json", tmp_path / "b.json", "--csv", tmp_path / "b.csv"]
-    done = invoke("bench", run / "bundle", "--batch", "1,3", "--seconds", "0.02", "--against", run, *files)
+    how = ["--batch", "1,3", "--seconds", "0.02", "--cold-starts", "0"]
+    done = invoke("bench", run / "bundle", *how, "--against", run, *files)
     assert done.exit_code == 0, done.output
     assert "p99" in done.stdout
-    rows = json.loads((tmp_path / "b.json").read_text())["rows"]
+    value = json.loads((tmp_path / "b.json").read_text())
+    assert not value["failed"]
+    rows = value["rows"]
     assert {row["batch"] for row in rows} == {1, 3}
     assert any(row["what"].startswith("teacher") for row in rows)
     with (tmp_path / "b.csv").open() as file:
         assert len(list(csv.DictReader(file))) == len(rows)
     assert invoke("bench", run / "bundle", "--batch", "one").exit_code == 2
+    assert invoke("bench").exit_code == 2
+
+
+def test_a_cold_bundle_needs_no_torch(run: Path) -> None:
+    """Its import would take longer than everything else, and on a device it is not there."""
+    code = NO_TORCH.replace("from graph2mlp.cli import app\napp()", "from graph2mlp.latency_cold import main")
+    code += f"sys.exit(main(['0', 'bundle', {str(run / 'bundle')!r}, '1']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "rss_mb" in done.stdout
+
+
+@pytest.mark.parametrize("kind", ["bundle", "teacher", "student"])
+def test_cold_processes_answer(run: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a fresh process does to answer once, here without its imports: a wrong shape would leave the row empty."""
+    from graph2mlp.latency_cold import main
+
+    assert main([str(time.perf_counter_ns()), kind, str(run / "bundle" if kind == "bundle" else run), "1"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert 0 < found["ms"] < 60_000
+    assert found["rss_mb"] is None or found["rss_mb"] >= 0
+
+
+def test_bench_scenarios_and_compare(run: Path, tmp_path: Path) -> None:
+    """Each scenario gives its rows, and two files of them can be compared; the answer is not an exit code."""
+    quick = ["--seconds", "0.02", "--cold-starts", "0"]
+    names = []
+    for name, scenario in (("a", "single,server"), ("b", "single,batch,server")):
+        file = tmp_path / f"{name}.json"
+        names.append(file)
+        options = ["--batch", "2", "--scenario", scenario, "--slo-p99-us", "1000000", "--json", file]
+        done = invoke("bench", run / "bundle", run / "bundle", *quick, *options)
+        assert done.exit_code == 0, done.output
+        assert "VALID" in done.stdout
+    batches = [[row["batch"] for row in json.loads(file.read_text())["rows"]] for file in names]
+    assert batches == [[1] * 4, [1] * 4 + [2] * 4]
+    done = invoke("bench", "--compare", *names)
+    assert done.exit_code == 0, done.output
+    assert "only in the second" in done.stdout
+    (tmp_path / "c.json").write_text("{}")
+    assert_one_line_error(invoke("bench", "--compare", names[0], tmp_path / "c.json"), "c.json", "not a bench")
+    assert invoke("bench", run / "bundle", "--compare", *names).exit_code == 2
+    assert invoke("bench", run / "bundle", "--scenario", "offline").exit_code == 2
 
 
 def test_inspect_knows_what_it_sees(run: Path, tmp_path: Path) -> None:
@@ -146,11 +215,13 @@ def test_inspect_knows_what_it_sees(run: Path, tmp_path: Path) -> None:
         assert_one_line_error(invoke("inspect", path), path.name)
 
 
-def test_device_commands_need_no_torch(run: Path, requests: Path) -> None:
+def test_device_commands_need_no_torch(run: Path, requests: Path, tmp_path: Path) -> None:
     """A device has the base install: it predicts, measures and inspects with it."""
+    out = tmp_path
     for command in (
         ["predict", run / "bundle", requests],
-        ["bench", run / "bundle", "--batch", "1", "--seconds", "0.02"],
+        ["bench", run / "bundle", "--seconds", "0.02", "--scenario", "single,server", "--json", out / "b.json"],
+        ["bench", "--compare", out / "b.json", out / "b.json"],
         ["inspect", run / "bundle"],
         ["--help"],
     ):
@@ -171,3 +242,12 @@ def test_missing_extra_is_named(run: Path, tmp_path: Path) -> None:
         assert "graph2mlp[distill]" in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_bench_page_needs_no_torch(run: Path, tmp_path: Path) -> None:
+    """A device draws what it measured; the page is the one that can be made from the JSON of the same bench."""
+    page, rows = tmp_path / "bench.html", tmp_path / "bench.json"
+    done = _without_torch("bench", run / "bundle", "--batch", "1", "--seconds", "0.02", "--html", page, "--json", rows)
+    assert done.returncode == 0, done.stderr
+    write_bench_report(tmp_path / "again.html", [rows])
+    assert page.read_text() == (tmp_path / "again.html").read_text()

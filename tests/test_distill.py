@@ -32,6 +32,7 @@ def run(request: pytest.FixtureRequest, graph_file: Path, tmp_path_factory: pyte
     result = distill(graph_file, out, "--setting", request.param, "--seed", 1)
     assert result.exit_code == 0, result.output
     assert f"run: {out}" in result.stdout
+    assert f"report: {out / 'report.html'}" in result.stdout
     return out
 
 
@@ -80,6 +81,7 @@ def test_run_folder(run: Path) -> None:
     """What a run leaves behind, and nothing temporary."""
     files = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     must = {"config.toml", "result.json", "metrics.jsonl", "student.safetensors", "structure.safetensors"}
+    must |= {"breakdown.json", "report.html"}
     assert must | {"knowledge/sage.safetensors"} <= files
     assert not [name for name in files if Path(name).name.startswith(".") or "checkpoint" in name]
     stages = [json.loads(line)["stage"] for line in (run / "metrics.jsonl").read_text().splitlines()]

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from graph2mlp import errors
-from graph2mlp.errors import Graph2MLPError, MissingExtraError, require, suggest
+from graph2mlp.errors import DataError, Graph2MLPError, MissingExtraError, require, suggest
 
 
 def test_every_error_is_ours_and_drawn_in_the_docstring() -> None:
@@ -51,3 +51,8 @@ def test_broken_package_is_not_reported_as_missing(tmp_path: object, monkeypatch
     with pytest.raises(ImportError, match="something_that_is_not_there"):
         require("broken_pkg_for_test", extra="x", purpose="This")
     sys.modules.pop("broken_pkg_for_test", None)
+
+
+def test_messages_are_one_line_and_cannot_steer_a_terminal() -> None:
+    """Column names and ids come from files: a line end would break scripts, an escape code could hide the message."""
+    assert str(DataError("no node 'a\nb\x1b[2J'")) == "no node 'a b [2J'"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from graph2mlp.errors import ConfigError
-from graph2mlp.measure import P99_MIN_SAMPLES, environment, measure, measure_together, peak_rss_mb
+from graph2mlp.measure import P99_MIN_SAMPLES, environment, measure, measure_together, peak_rss_mb, rss_mb
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -121,6 +121,58 @@ def test_a_sequence_of_calls_goes_round() -> None:
     assert found.n == 6
 
 
+def test_blocks_keep_their_own_medians() -> None:
+    """A significance test needs the blocks: single samples of one block are not independent of each other."""
+    fake, times = FakeTime(), iter([10.0] * 4 + [30.0] * 4 + [20.0] * 4)
+    found = measure_together(
+        {"a": lambda: fake.work(next(times))},
+        seconds=1e-9,
+        rounds=3,
+        min_samples=12,
+        warmup=0,
+        clock=fake.clock,
+        cpu_clock=fake.cpu_clock,
+    )["a"]
+    assert found.block_p50_us == (10, 30, 20)
+    assert found.p90_us == 30
+
+
+def test_spread_compares_a_call_with_itself() -> None:
+    """Requests differ by nature; only the same request taking longer says that the machine is unstable."""
+    fake = FakeTime()
+    calls = [partial(fake.work, 100), partial(fake.work, 900)]
+    how = {"seconds": 0.1, "warmup": 1, "clock": fake.clock, "cpu_clock": fake.cpu_clock}
+    steady = measure(calls, **how)
+    assert steady.spread == 0
+    assert not steady.unstable
+    slower = iter([100.0] * 20 + [130.0] * 10_000)
+    shaky = measure(lambda: fake.work(next(slower)), **how)
+    assert shaky.spread == pytest.approx(0.3)
+    assert shaky.unstable
+    assert measure(calls, **{**how, "seconds": 1e-4, "min_samples": 4}).spread is None
+
+
+def test_a_failing_thing_leaves_the_others_their_rows() -> None:
+    """One broken contender must not cost the minutes that the others were measured for."""
+    fake, left = FakeTime(), iter(range(7))
+
+    def breaks() -> None:
+        fake.work(100)
+        if next(left) == 6:
+            raise ValueError("gone")
+
+    calls = {"good": lambda: fake.work(100), "bad": breaks}
+    how = {"seconds": 1e-3, "warmup": 2, "clock": fake.clock, "cpu_clock": fake.cpu_clock}
+    failures: dict[str, Exception] = {}
+    found = measure_together(calls, failures=failures, **how)
+    assert list(found) == ["good"]
+    assert found["good"].n == 20
+    assert str(failures["bad"]) == "gone"
+    left = iter(range(7))
+    with pytest.raises(ValueError, match="gone"):
+        measure_together(calls, **how)
+
+
 @pytest.mark.parametrize("wrong", [{"seconds": 0}, {"rounds": 0}, {"min_samples": 0}, {"warmup": -1}])
 def test_settings_out_of_range(wrong: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match="A measurement needs"):
@@ -137,8 +189,9 @@ def test_environment_and_memory() -> None:
     found = environment()
     assert {"cpu", "cores", "governor", "os", "python", "numpy", "onnxruntime"} <= found.keys()
     assert all(isinstance(value, str) and value for value in found.values())
-    peak = peak_rss_mb()
+    peak, now = peak_rss_mb(), rss_mb()
     assert peak is None or 10 < peak < 100_000
+    assert now is None or peak is None or 10 < now <= peak
 
 
 def test_torch_is_not_imported() -> None:

@@ -2,6 +2,8 @@
 
 `actor`, `webkb:Texas`, `heterophilous:chameleon` and their like have ten published splits; seed s takes split s % 10.
 
+A path is an `.npz` file, PyG's `Data` in a `.pt` file, or a folder with tables of nodes and edges.
+
 Raw files are looked for under `--root`, then `GRAPH2MLP_DATA`, then `./data`; what is there is never downloaded again.
 """
 
@@ -15,6 +17,7 @@ from pathlib import Path
 
 from graph2mlp.atomic import atomic_path
 from graph2mlp.data.digits import digits
+from graph2mlp.data.folder import read_folder
 from graph2mlp.data.graph import GraphData
 from graph2mlp.data.heterophilous import geom_gcn_files, read_geom_gcn, read_platonov
 from graph2mlp.data.npz import read_graph, read_raw
@@ -23,7 +26,7 @@ from graph2mlp.data.planetoid import read_planetoid
 from graph2mlp.data.splits import per_class_split
 from graph2mlp.errors import DataError, suggest
 
-__all__ = ["data_root", "dataset_names", "load_graph"]
+__all__ = ["data_root", "dataset_names", "is_graph_path", "load_graph"]
 
 _GNN_BENCHMARK = "https://github.com/shchur/gnn-benchmark/raw/master/data/npz"
 _GEOM_GCN = "https://raw.githubusercontent.com/graphdml-uiuc-jlu/geom-gcn/master"
@@ -63,17 +66,21 @@ def data_root(root: Path | None = None) -> Path:
     return root or Path(os.environ.get("GRAPH2MLP_DATA") or "data")
 
 
-def load_graph(name: str, *, root: Path | None = None, seed: int = 0, download: bool = True) -> GraphData:
-    """The graph called `name` with the split of `seed`, or the graph in the file `name`.
+def load_graph(
+    name: str, *, root: Path | None = None, seed: int = 0, download: bool = True, undirected: bool = False
+) -> GraphData:
+    """The graph called `name` with the split of `seed`, or the graph in the file or folder `name`.
+
+    `undirected` adds the missing direction of each edge of a file; named graphs are undirected as they come.
 
     Raises:
         DataError: the name is unknown, or raw files are missing and cannot be downloaded.
     """
+    path = Path(name)
+    if name not in dataset_names() and is_graph_path(name):
+        return _load_path(path, seed, undirected)
     if name == "digits":
         return digits(seed)
-    path = Path(name)
-    if path.suffix or path.exists():
-        return _load_file(path, seed)
     if name not in dataset_names():
         raise DataError(f"Unknown graph '{name}'. {suggest(name, dataset_names())}")
     family, _, short = name.partition(":")
@@ -110,12 +117,26 @@ def load_graph(name: str, *, root: Path | None = None, seed: int = 0, download: 
     return raw.graph(name, per_class_split(raw.labels, seed))
 
 
-def _load_file(path: Path, seed: int) -> GraphData:
+def is_graph_path(name: str) -> bool:
+    """Whether `name` means a file or folder, and not a graph known by name."""
+    return bool(Path(name).suffix) or "/" in name or Path(name).exists()
+
+
+def _load_path(path: Path, seed: int, undirected: bool) -> GraphData:
     if not path.exists():
         raise DataError(f"No such graph file: {path}. {suggest(str(path), dataset_names())}")
-    if path.suffix != ".npz":
-        raise DataError(f"Cannot read {path}: expected an .npz file with x, edge_index and y, or a known graph name.")
-    return read_graph(path, seed)
+    if path.is_dir():
+        return read_folder(path, seed, undirected=undirected)
+    if path.suffix == ".npz":
+        return read_graph(path, seed, undirected=undirected)
+    if path.suffix == ".pt":
+        from graph2mlp.data.pt import read_pt  # loads PyG, which takes seconds
+
+        return read_pt(path, seed, undirected=undirected)
+    raise DataError(
+        f"Cannot read {path}: expected an .npz file with x, edge_index and y, PyG's Data in a .pt file, "
+        "a folder with nodes.csv and edges.csv (or parquet), or a known graph name."
+    )
 
 
 def _ensure(file: Path, fetch: Callable[[], None], download: bool) -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from graph2mlp.data.features import Features, as_tensor, take_rows
@@ -24,7 +28,11 @@ class GraphData:
 
     Shapes: `x [N, F]` float32, dense or torch CSR; `edge_index [2, E]` int64 (source, target; an undirected edge is
     stored both ways); `y [N]` int64, `HIDDEN_LABEL` where unknown; `node_ids [N]` int64: the id of each node in the
-    graph it was cut from, its own position unless this is a subgraph.
+    graph it was cut from, its own position unless this is a subgraph; `names [N]` int64 or text: what the user calls
+    each node, None where positions are its only names. `notes` say what a reader found and left out.
+
+    Edges stay as they were stored, in their order, so that a user's own teacher sees what it was trained on. Everything
+    of ours that learns from edges counts a repeated edge once and passes over self edges (see `csr_neighbours`).
 
     Raises:
         DataError: anything is of the wrong shape or type, out of range, not finite, or contradictory.
@@ -37,6 +45,8 @@ class GraphData:
     split: Split
     class_names: tuple[str, ...]
     node_ids: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    names: NDArray[Any] | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.node_ids.numel():
@@ -44,6 +54,8 @@ class GraphData:
         self._check_features()
         self._check_edges()
         self._check_labels()
+        if self.names is not None and self.names.shape != (self.num_nodes,):
+            self._fail(f"there must be one name for each of {self.num_nodes} nodes, got shape {self.names.shape}.")
         self.split.check(self.num_nodes)
         labelled = self.y[torch.cat([self.split.train, self.split.val])]
         if bool((labelled == HIDDEN_LABEL).any()):
@@ -79,15 +91,13 @@ class GraphData:
 
         Nodes keep their order; `node_ids` says which node of this graph each one is.
         """
-        keep = torch.ones(self.num_nodes, dtype=torch.bool)
-        keep[self.split.unseen] = False
+        kept = self._observed()
         position = torch.full((self.num_nodes,), -1, dtype=torch.long)
-        position[keep] = torch.arange(int(keep.sum()))
+        position[kept] = torch.arange(len(kept))
         edges = position[self.edge_index]
         y = torch.full_like(self.y, HIDDEN_LABEL)
         for part in (self.split.train, self.split.val):
             y[part] = self.y[part]
-        kept = torch.nonzero(keep).squeeze(1)
         return replace(
             self,
             x=_subset(self.x, kept),
@@ -95,7 +105,17 @@ class GraphData:
             y=y[kept],
             split=self.split.relabel(position),
             node_ids=self.node_ids[kept],
+            names=None if self.names is None else self.names[kept.numpy()],
         )
+
+    def observed_ids(self) -> Tensor:
+        """`node_ids` of the nodes that training may see, ascending."""
+        return self.node_ids[self._observed()]
+
+    def _observed(self) -> Tensor:
+        keep = torch.ones(self.num_nodes, dtype=torch.bool)
+        keep[self.split.unseen] = False
+        return torch.nonzero(keep).squeeze(1)
 
     def fingerprint(self) -> str:
         """A short hash of everything a teacher or a structure encoder can depend on."""
@@ -105,6 +125,40 @@ class GraphData:
             digest.update(f"{tensor.dtype}{list(tensor.shape)}".encode())
             digest.update(tensor.contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+    @classmethod
+    def from_arrays(cls, x: Any, edge_index: Any, y: Any, **options: Any) -> GraphData:
+        """Arrays `x [N, F]` (dense or scipy sparse), `edge_index [2, E]`, `y [N]`; options: see `graph_from_arrays`."""
+        from graph2mlp.data.convert import graph_from_arrays
+
+        return graph_from_arrays(x, edge_index, y, **options)
+
+    @classmethod
+    def from_pyg(cls, data: Any, **options: Any) -> GraphData:
+        """A `torch_geometric.data.Data`; options: see `graph_from_pyg`."""
+        from graph2mlp.data.convert import graph_from_pyg
+
+        return graph_from_pyg(data, **options)
+
+    @classmethod
+    def from_networkx(cls, graph: Any, features: str | Sequence[str] = "x", **options: Any) -> GraphData:
+        """A NetworkX graph with attributes on its nodes; options: see `graph_from_networkx`."""
+        from graph2mlp.data.convert import graph_from_networkx
+
+        return graph_from_networkx(graph, features, **options)
+
+    @classmethod
+    def from_dgl(cls, graph: Any, **options: Any) -> GraphData:
+        """A homogeneous DGL graph; options: see `graph_from_dgl`."""
+        from graph2mlp.data.convert import graph_from_dgl
+
+        return graph_from_dgl(graph, **options)
+
+    def save(self, path: Path | str) -> Path:
+        """Write the graph with its split and names as an `.npz` file that `graph2mlp distill` reads."""
+        from graph2mlp.data.npz import save_graph
+
+        return save_graph(self, Path(path))
 
     def _fail(self, message: str) -> None:
         raise DataError(f"Graph '{self.name}': {message}")

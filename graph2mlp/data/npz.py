@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import tokenize
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -12,15 +14,19 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from graph2mlp.data.features import sparse_csr
+from graph2mlp.atomic import atomic_path
+from graph2mlp.data.arrays import DENSE_FROM, PARTS, assemble, class_count, feature_tensor, numbered, whole_labels
 from graph2mlp.data.graph import GraphData
 from graph2mlp.data.splits import Split, per_class_split
 from graph2mlp.errors import DataError
 
-__all__ = ["DENSE_FROM", "RawGraph", "read_graph", "read_raw"]
+__all__ = ["DENSE_FROM", "UNREADABLE", "RawGraph", "read_graph", "read_raw", "save_graph"]
 
-DENSE_FROM = 0.25
-"""Features with at least this share of non-zeros are stored dense: sparse rows stop paying there."""
+UNREADABLE = (
+    OSError, ValueError, TypeError, KeyError, EOFError, SyntaxError, MemoryError, OverflowError, RuntimeError,
+    NotImplementedError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What numpy raises, without unpickling, on `.npy` and `.npz` files that are damaged or something else."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,14 +59,7 @@ class RawGraph:
 
     def x(self) -> Tensor:
         """`[N, F]` float32 with the stored values, CSR when sparse enough (see `DENSE_FROM`)."""
-        features = self.features
-        if isinstance(features, np.ndarray):
-            return torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32))
-        if features.nnz >= DENSE_FROM * features.shape[0] * features.shape[1]:
-            return torch.from_numpy(features.toarray().astype(np.float32))
-        csr = features.astype(np.float32).sorted_indices()
-        pointer, columns = (torch.from_numpy(part.astype(np.int64)) for part in (csr.indptr, csr.indices))
-        return sparse_csr(pointer, columns, torch.from_numpy(csr.data), csr.shape)
+        return feature_tensor(self.features)
 
     def graph(self, name: str, split: Split) -> GraphData:
         """The validated graph."""
@@ -88,8 +87,9 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
                 except ValueError as error:
                     if "Object arrays" not in str(error):
                         raise
-    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise DataError(f"{path} is not a readable .npz file ({error}). Save it again with numpy.savez.") from None
+    except UNREADABLE as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path} is not a readable .npz file ({reason}). Save it again with numpy.savez.") from None
     return arrays
 
 
@@ -108,78 +108,64 @@ def read_raw(path: Path) -> RawGraph:
         features = arrays["attr_matrix"].astype(np.float32)
     else:
         raise DataError(f"{path} has no node features (attr_data or attr_matrix).")
-    labels = _numbers(arrays, "labels", np.integer, path).astype(np.int64)
-    if labels.ndim != 1 or not labels.size:
-        raise DataError(f"{path}: labels must be a list of integers, got shape {labels.shape}.")
-    count = int(labels.max()) + 1
-    names = tuple(str(name) for name in arrays.get("class_names", ()))
-    return RawGraph(_csr(arrays, "adj", path), features, labels, names if len(names) == count else _numbered(count))
+    labels = whole_labels(arrays["labels"], "labels", str(path))
+    count = class_count(labels, str(path))
+    names = tuple(str(name) for name in np.ravel(arrays.get("class_names", ())))
+    return RawGraph(_csr(arrays, "adj", path), features, labels, names if len(names) == count else numbered(count))
 
 
-def read_graph(path: Path, seed: int) -> GraphData:
+def read_graph(path: Path, seed: int, *, undirected: bool = False) -> GraphData:
     """A user's `.npz` file as a graph; without stored masks the split is 20 / 30 nodes per class.
 
-    Plain layout: `x [N, F]`, `edge_index [2, E]`, `y [N]`, optionally `train`, `val`, `test` (positions, or masks of
-    length N). Edges are taken as they are; store both directions of an undirected edge.
+    Plain layout: `x [N, F]` (or `x_data`, `x_indices`, `x_indptr`, `x_shape`, the parts of a CSR matrix), `edge_index
+    [2, E]`, `y [N]`, optionally `train`, `val`, `test` (positions, or masks of length N), `class_names [C]` and
+    `node_names [N]`. Edges are taken as they are, unless `undirected` adds the directions that are missing.
     """
     arrays = load_arrays(path)
     if "adj_data" in arrays:
         raw = read_raw(path).undirected()
         return raw.graph(path.stem, per_class_split(raw.labels, seed))
-    if missing := sorted({"x", "edge_index", "y"} - arrays.keys()):
+    sparse = "x_data" in arrays
+    if missing := sorted({"edge_index", "y", *(() if sparse else ("x",))} - arrays.keys()):
         raise DataError(
             f"{path} lacks {', '.join(missing)} (it has: {', '.join(sorted(arrays)) or 'nothing'}). Expected "
             "x [nodes, features], edge_index [2, edges] and y [nodes], or the gnn-benchmark layout."
         )
-    y = arrays["y"]
-    if not np.issubdtype(y.dtype, np.integer):
-        raise DataError(f"{path}: labels y must be integers, got {y.dtype}.")
-    for name, dimensions in (("x", 2), ("edge_index", 2)):
-        if arrays[name].ndim != dimensions:
-            raise DataError(f"{path}: {name} must have {dimensions} dimensions, got shape {arrays[name].shape}.")
-    if y.ndim != 1:
-        raise DataError(f"{path}: labels must be int64 [nodes], got shape {y.shape}.")
-    count = int(y.max()) + 1 if y.size else 0
-    return GraphData(
+    return assemble(
         name=path.stem,
-        x=torch.from_numpy(_single(_numbers(arrays, "x", np.number, path))),
-        edge_index=torch.from_numpy(_numbers(arrays, "edge_index", np.integer, path).astype(np.int64)),
-        y=torch.from_numpy(y.astype(np.int64)),
-        split=_stored_split(arrays, path) or per_class_split(y, seed),
-        class_names=_numbered(count),
+        where=str(path),
+        x=_csr(arrays, "x", path) if sparse else arrays["x"],
+        edge_index=arrays["edge_index"],
+        y=arrays["y"],
+        parts={name: arrays[name] for name in PARTS if name in arrays},
+        seed=seed,
+        class_names=tuple(str(name) for name in np.ravel(arrays.get("class_names", ()))),
+        names=arrays.get("node_names"),
+        undirected=undirected,
     )
 
 
-def _numbers(arrays: dict[str, np.ndarray], name: str, kind: type, path: Path) -> np.ndarray:
-    """The array `name`, which must hold numbers of `kind`: a cast would cut 0.5 down to node 0."""
-    if not np.issubdtype(arrays[name].dtype, kind) or np.iscomplexobj(arrays[name]):
-        wanted = "integers" if kind is np.integer else "numbers"
-        raise DataError(f"{path}: {name} must hold {wanted}, got {arrays[name].dtype}.")
-    return arrays[name]
+def save_graph(graph: GraphData, path: Path) -> Path:
+    """Write the plain layout, in one step; `read_graph` gives the same graph back, with another `name` at most.
 
-
-def _single(values: np.ndarray) -> np.ndarray:
-    """As float32; what does not fit becomes infinite, which `GraphData` refuses by name."""
-    with np.errstate(over="ignore"):
-        return values.astype(np.float32)
-
-
-def _stored_split(arrays: dict[str, np.ndarray], path: Path) -> Split | None:
-    found = sorted(name for name in ("train", "val", "test") if name in arrays)
-    if not found:
-        return None
-    if len(found) < 3:
-        # Drawing a split of our own would put the user's test nodes into training.
-        raise DataError(f"{path} holds {' and '.join(found)} only. Store train, val and test, or none of them.")
-
-    def positions(name: str) -> Tensor:
-        if arrays[name].dtype != bool:
-            return torch.from_numpy(_numbers(arrays, name, np.integer, path).astype(np.int64))
-        if arrays[name].shape != arrays["y"].shape:
-            raise DataError(f"{path}: mask {name} has shape {arrays[name].shape}, expected {arrays['y'].shape}.")
-        return torch.from_numpy(np.nonzero(arrays[name])[0].astype(np.int64))
-
-    return Split(*(positions(name) for name in ("train", "val", "test")))
+    Raises:
+        DataError: the file's name does not end in `.npz`.
+    """
+    if path.suffix != ".npz":
+        raise DataError(f"A graph is saved as an .npz file, got '{path}'.")
+    arrays = {"edge_index": graph.edge_index.numpy(), "y": graph.y.numpy(), "class_names": np.array(graph.class_names)}
+    arrays |= {name: graph.split.parts()[name].numpy() for name in PARTS}
+    if graph.names is not None:
+        arrays["node_names"] = graph.names
+    if graph.is_sparse:
+        x = graph.x
+        arrays |= {"x_data": x.values().numpy(), "x_indices": x.col_indices().numpy()}
+        arrays |= {"x_indptr": x.crow_indices().numpy(), "x_shape": np.array(x.shape)}
+    else:
+        arrays["x"] = graph.x.numpy()
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+    return path
 
 
 def _csr(arrays: dict[str, np.ndarray], prefix: str, path: Path) -> sp.csr_matrix:
@@ -190,7 +176,3 @@ def _csr(arrays: dict[str, np.ndarray], prefix: str, path: Path) -> sp.csr_matri
         return matrix
     except (KeyError, ValueError, IndexError, TypeError) as error:
         raise DataError(f"{path}: the {prefix} matrix is broken ({error}).") from None
-
-
-def _numbered(count: int) -> tuple[str, ...]:
-    return tuple(str(c) for c in range(count))

@@ -24,6 +24,7 @@ METHODS: Mapping[str, str] = MappingProxyType(
         "lsp": "graph2mlp.methods.lsp:LSP",
         "gsp": "graph2mlp.methods.gsp:GSP",
         "g_crd": "graph2mlp.methods.g_crd:GCRD",
+        "cold_brew": "graph2mlp.methods.cold_brew:ColdBrew",
         "alignahead": "graph2mlp.methods.alignahead:Alignahead",
     }
 )

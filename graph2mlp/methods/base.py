@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import torch
 
@@ -17,6 +17,9 @@ from graph2mlp.structure.table import StructureTable
 from graph2mlp.students.base import Student, StudentSpec
 from graph2mlp.students.mlp import MLPStudent
 from graph2mlp.teachers.knowledge import TeacherKnowledge
+
+if TYPE_CHECKING:
+    from graph2mlp.training.metrics import Score
 
 __all__ = ["Method", "Settings", "Stage", "Team", "TrainConfig"]
 
@@ -81,10 +84,14 @@ class Stage:
 
 @dataclass(frozen=True, eq=False)
 class Team:
-    """Who trains, and on what: the players of the loop, and one epoch of batches at each call."""
+    """Who trains, and on what: the players of the loop, and one epoch of batches at each call.
+
+    `evaluate` scores the student for the choice of the epoch; None stands for its answers on validation nodes.
+    """
 
     players: list[Any]
     batches: Callable[[], Iterable[Any]]
+    evaluate: Callable[[], Score] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +99,7 @@ class Method:
     """Base of every method. Fields are the paper's hyper-parameters; hooks have defaults that fit most papers.
 
     Class variables: `paper`, `needs_teacher`, `reads_structure` (the student's regime), and `defaults`, the settings of
-    other groups (student, train, structure) that the method prefers to the general ones.
+    other groups (teacher, student, train, structure) that the method prefers to the general ones.
     """
 
     paper: ClassVar[str] = ""
@@ -105,6 +112,10 @@ class Method:
         """Change what the student learns from, before it is built (positions, generated graphs, assistants)."""
         return stage
 
+    def shape(self, spec: StudentSpec, stage: Stage) -> StudentSpec:
+        """What fixes the student beside the settings, such as the size of an array it carries."""
+        return spec
+
     def student(self, spec: StudentSpec) -> Student:
         """The network to train and export."""
         return MLPStudent(spec)
@@ -112,6 +123,10 @@ class Method:
     def loss_terms(self, spec: StudentSpec, stage: Stage) -> LossTerms:
         """Weighted terms of the ordinary objective; leave out a term of weight 0."""
         return {}
+
+    def first_stage(self, student: Student, stage: Stage, generator: torch.Generator) -> Team | None:
+        """What is trained before the rest, and kept by its own score; None when there is one stage only."""
+        return None
 
     def team(self, student: Student, stage: Stage, generator: torch.Generator, terms: LossTerms) -> Team | None:
         """Players and batches; None for ordinary training: one player that minimises `terms` over nodes.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
-from graph2mlp.data.features import Features
+from graph2mlp.data.features import Features, num_rows
 from graph2mlp.errors import ConfigError
 
 __all__ = ["Regime", "Student", "StudentConfig", "StudentInput", "StudentOutput", "StudentSpec"]
@@ -83,9 +85,18 @@ class Student(nn.Module, ABC):
 
     The split is a contract: because the first layer is affine, a structure table can be stored already multiplied by
     its weights, sparse features never become dense, and perturbed or mixed inputs cost one addition behind it.
+
+    What a request must carry is the `regime`; what ships beside the weights are the `constants`. `kind` names the class
+    in a weights file, and the fields of its `spec` are enough to build it.
     """
 
+    kind: ClassVar[str]
+    spec_type: ClassVar[type[StudentSpec]] = StudentSpec
     spec: StudentSpec
+
+    def __init__(self, spec: StudentSpec) -> None:
+        super().__init__()
+        self.spec = spec
 
     @property
     def regime(self) -> Regime:
@@ -94,6 +105,11 @@ class Student(nn.Module, ABC):
     @property
     def num_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
+
+    @property
+    def constants(self) -> Mapping[str, Tensor]:
+        """Arrays that were not trained and are part of the network, by name; none for most."""
+        return {}
 
     @property
     @abstractmethod
@@ -111,7 +127,7 @@ class Student(nn.Module, ABC):
 
     @abstractmethod
     def trunk(self, embedded: Tensor) -> tuple[Tensor, ...]:
-        """Pre-activation outputs of the hidden layers, first to last; `embedded [B, D]` is the first of them."""
+        """Pre-activation outputs of the hidden layers, first to last, from `embedded [B, D]`."""
 
     @abstractmethod
     def classify(self, last: Tensor) -> Tensor:
@@ -121,6 +137,10 @@ class Student(nn.Module, ABC):
         """Everything behind the first layer: `[B, D]` -> logits and hidden layers."""
         hidden = self.trunk(embedded)
         return StudentOutput(self.classify(hidden[-1]), hidden)
+
+    def undecided(self, inputs: StudentInput) -> Tensor:
+        """Rows whose answer hangs on the last bits of a sum, `[B]` bool: no two machines need agree on them."""
+        return torch.zeros(num_rows(inputs.features), dtype=torch.bool)
 
     def forward(self, inputs: StudentInput) -> StudentOutput:
         return self.head(self.embed(inputs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -22,9 +23,10 @@ class MLPStudent(Student):
     and activation.
     """
 
+    kind: ClassVar[str] = "mlp"
+
     def __init__(self, spec: StudentSpec) -> None:
-        super().__init__()
-        self.spec = spec
+        super().__init__(spec)
         widths = [spec.hidden] * (spec.layers - 1) + [spec.classes]
         fan_in = spec.features + spec.structure  # one layer over the concatenation, kept in two parts
         self.first = FeatureLinear(spec.features, widths[0], fan_in=fan_in)
@@ -45,12 +47,17 @@ class MLPStudent(Student):
         return None if self.structure is None else self.structure.weight
 
     def embed(self, inputs: StudentInput) -> Tensor:
-        embedded: Tensor = self.first(drop_features(inputs.features, self.spec.input_dropout, self.training))
+        embedded = self.embed_features(inputs)
         if self.structure is None:
             return embedded
         if inputs.structure is None:
             raise MethodError("This student reads structure, but the batch has none. Give a structure table.")
         return embedded + project(self._drop_structure(inputs.structure), self.structure.weight)
+
+    def embed_features(self, inputs: StudentInput) -> Tensor:
+        """The share of the first layer that reads features, bias included: `[B, D]`."""
+        embedded: Tensor = self.first(drop_features(inputs.features, self.spec.input_dropout, self.training))
+        return embedded
 
     def trunk(self, embedded: Tensor) -> tuple[Tensor, ...]:
         hidden = [embedded]

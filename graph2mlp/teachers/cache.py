@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from graph2mlp.atomic import atomic_path, write_json
 from graph2mlp.data.graph import GraphData
 from graph2mlp.errors import ConfigError, KnowledgeError
-from graph2mlp.teachers.config import ENSEMBLE_SETTINGS, TeacherConfig
+from graph2mlp.teachers.config import TeacherConfig
 from graph2mlp.teachers.ensemble import Ensemble
 from graph2mlp.teachers.extract import extract_knowledge, weights_fingerprint
 from graph2mlp.teachers.knowledge import TeacherKnowledge
@@ -104,8 +104,7 @@ def _labelled(log: StageLog, label: str) -> StageLog:
 def _obtain_single(
     graph: GraphData, config: TeacherConfig, seed: int, log: StageLog, checkpoints: Path | None
 ) -> TrainedTeacher:
-    settings = {name: value for name, value in asdict(config).items() if name not in ENSEMBLE_SETTINGS}
-    identity = [_RECIPE, graph.fingerprint(), settings, seed, torch.__version__]
+    identity = [_RECIPE, graph.fingerprint(), config.training_settings(), seed, torch.__version__]
     key = hashlib.blake2b(json.dumps(identity).encode(), digest_size=16).hexdigest()
     folder = cache_folder() / "teachers" / key
     if (found := _read(folder, graph)) is not None:
@@ -144,7 +143,8 @@ def load_teacher(path: Path, graph: GraphData) -> Teacher:
             about = json.loads((file.metadata() or {})["config"])
         configs = [TeacherConfig(**one) for one in (about if isinstance(about, list) else [about])]
         with torch.random.fork_rng(devices=[]):  # the first weights are drawn, only to be replaced
-            members = [build_teacher(graph.num_features, graph.num_classes, config) for config in configs]
+            shape, ids = (graph.num_features, graph.num_classes), graph.observed_ids()
+            members = [build_teacher(*shape, config, node_ids=ids) for config in configs]
         model = Ensemble(members) if isinstance(about, list) else members[0]
         model.load_state_dict(load_file(path))
     except (OSError, SafetensorError, LookupError, TypeError, ValueError, RuntimeError, ConfigError) as error:

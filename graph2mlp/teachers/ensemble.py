@@ -59,8 +59,8 @@ class Ensemble(Teacher):
         size = (num_nodes, num_nodes, len(self.members))
         return torch.sparse_csr_tensor(pointer, neighbours, values, size, check_invariants=False)
 
-    def forward(self, x: Features, adjacency: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        answers = [member(x, _own(member, number, adjacency)) for number, member in enumerate(self.teachers())]
+    def forward(self, x: Features, adjacency: Tensor, ids: Tensor | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
+        answers = [member(x, _own(member, number, adjacency), ids) for number, member in enumerate(self.teachers())]
         logits = torch.logsumexp(self._log_probabilities([z for z, _hidden in answers]) + self._log_weights(), dim=0)
         last = [F.normalize(hidden[-1], dim=1) for _logits, hidden in answers if hidden]
         return logits, (torch.cat(last, dim=1),) if last else ()

@@ -18,7 +18,8 @@ __all__ = ["extract_knowledge", "weights_fingerprint"]
 def extract_knowledge(teacher: Teacher, graph: GraphData, *, name: str) -> TeacherKnowledge:
     """What `teacher` says of every node of the observed `graph`, in evaluation mode."""
     teacher.eval()
-    logits, hidden = teacher(graph.features(), teacher.adjacency(graph.edge_index, graph.num_nodes))
+    adjacency = teacher.adjacency(graph.edge_index, graph.num_nodes)
+    logits, hidden = teacher(graph.features(), adjacency, graph.node_ids)
     return TeacherKnowledge(
         name=name,
         node_ids=graph.node_ids,
@@ -32,7 +33,9 @@ def extract_knowledge(teacher: Teacher, graph: GraphData, *, name: str) -> Teach
 def weights_fingerprint(module: nn.Module) -> str:
     """A short hash of all parameters and buffers."""
     digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(module.state_dict().items()):
+    # A user's module may keep state that is no tensor.
+    tensors = {name: value for name, value in module.state_dict().items() if isinstance(value, torch.Tensor)}
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"{name}{tensor.dtype}{list(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

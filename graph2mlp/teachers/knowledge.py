@@ -35,6 +35,11 @@ class TeacherKnowledge:
     weights: str
 
     def __post_init__(self) -> None:
+        if self.node_ids.dtype != torch.long or self.node_ids.dim() != 1:
+            raise KnowledgeError(
+                f"Teacher '{self.name}': node ids must be int64 [nodes], got {self.node_ids.dtype} "
+                f"{list(self.node_ids.shape)}."
+            )
         if bool((self.node_ids.diff() <= 0).any()):
             raise KnowledgeError(f"Teacher '{self.name}': node ids must be in ascending order, each once.")
         for name, tensor in {"logits": self.logits, **self.hidden}.items():
@@ -42,6 +47,11 @@ class TeacherKnowledge:
                 raise KnowledgeError(
                     f"Teacher '{self.name}': {name} must have one row for each of the {len(self.node_ids)} node ids, "
                     f"got shape {list(tensor.shape)}."
+                )
+            if not tensor.is_floating_point():
+                raise KnowledgeError(
+                    f"Teacher '{self.name}': {name} must be raw scores in floating point, got {tensor.dtype}. "
+                    "Classes or counts do not say how sure the teacher is."
                 )
             if not bool(torch.isfinite(tensor).all()):
                 raise KnowledgeError(f"Teacher '{self.name}': {name} holds NaN or infinite numbers.")
@@ -96,7 +106,7 @@ class TeacherKnowledge:
             "hidden": "\n".join(self.hidden),
         }
         with atomic_path(path) as temporary:
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+            save_file(_apart(tensors), temporary, metadata)
 
     @classmethod
     def load(cls, path: Path) -> TeacherKnowledge:
@@ -123,3 +133,14 @@ class TeacherKnowledge:
                 )
         except (SafetensorError, OSError, KeyError) as error:
             raise KnowledgeError(f"{path} is not a knowledge file ({error}). Run distill again to make it.") from None
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, none in another's memory, which safetensors refuses: a hidden layer may be the logits."""
+    apart: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in tensors.items():
+        own = tensor.contiguous()
+        apart[name] = own.clone() if own.untyped_storage().data_ptr() in taken else own
+        taken.add(own.untyped_storage().data_ptr())
+    return apart

@@ -1,4 +1,4 @@
-"""The built-in teachers, on PyG's layers: GraphSAGE, GCN, GAT, APPNP.
+"""The built-in teachers, on PyG's layers: GraphSAGE, GCN, GAT, APPNP, and a GCN with structural embeddings.
 
 Each reads sparse or dense features, and edges in the form its `adjacency` gives: for all but GAT a CSR matrix that is
 normalised once, so a row of it can be cut out and still gives the exact answer for that node.
@@ -17,7 +17,16 @@ from torch import Tensor, nn
 from torch_geometric.nn import APPNP, GATConv, GCNConv, SAGEConv
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 
-from graph2mlp.data.features import FeatureLinear, Features, SparseRows, as_tensor, drop_features, project, unit_rows
+from graph2mlp.data.features import (
+    FeatureLinear,
+    Features,
+    SparseRows,
+    as_tensor,
+    drop_features,
+    num_rows,
+    project,
+    unit_rows,
+)
 from graph2mlp.data.graph import csr_neighbours
 from graph2mlp.errors import ConfigError
 from graph2mlp.teachers.config import TEACHER_NAMES, TeacherConfig
@@ -26,7 +35,11 @@ __all__ = ["TEACHERS", "Teacher", "build_teacher"]
 
 
 class Teacher(nn.Module, ABC):
-    """`forward(features, adjacency) -> (logits [N, C], hidden)`, `hidden` the pre-activation layers, first to last."""
+    """`forward(features, adjacency) -> (logits [N, C], hidden)`, `hidden` the pre-activation layers, first to last.
+
+    `ids [N]` says which nodes of the full graph the rows are (None: row i is node i), for a teacher that keeps
+    something for each node.
+    """
 
     hops: int
     """How far a node's answer depends on its surroundings; what a request has to fetch."""
@@ -42,7 +55,13 @@ class Teacher(nn.Module, ABC):
         """The edges in the form `forward` wants, computed once per graph."""
 
     @abstractmethod
-    def forward(self, x: Features, adjacency: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]: ...
+    def forward(
+        self, x: Features, adjacency: Tensor, ids: Tensor | None = None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]: ...
+
+    def penalty(self) -> Tensor | None:
+        """What training adds to the cross-entropy, a scalar; None for nothing."""
+        return None
 
     def activate(self, h: Tensor) -> Tensor:
         return F.dropout(F.relu(h), self.config.dropout, self.training)
@@ -83,7 +102,7 @@ class SAGE(Teacher):
         degree = pointer[1:] - pointer[:-1]
         return _csr(pointer, neighbours, torch.repeat_interleave(1.0 / degree.clamp(min=1), degree))
 
-    def forward(self, x: Features, adjacency: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def forward(self, x: Features, adjacency: Tensor, ids: Tensor | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
         return _stack(self, lambda layer, h: self.convs[layer](h, adjacency), x)
 
 
@@ -98,7 +117,7 @@ class GCN(Teacher):
     def adjacency(self, edge_index: Tensor, num_nodes: int) -> Tensor:
         return _gcn_adjacency(edge_index, num_nodes)
 
-    def forward(self, x: Features, adjacency: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def forward(self, x: Features, adjacency: Tensor, ids: Tensor | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
         return _stack(self, lambda layer, h: self.convs[layer](h, adjacency), x)
 
 
@@ -120,7 +139,7 @@ class GAT(Teacher):
         target = torch.repeat_interleave(torch.arange(num_nodes), pointer[1:] - pointer[:-1])
         return torch.stack([neighbours, target])
 
-    def forward(self, x: Features, adjacency: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def forward(self, x: Features, adjacency: Tensor, ids: Tensor | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
         # GATConv asks for `x.dim()`, which sparse rows lack.
         return _stack(self, lambda layer, h: self.convs[layer](as_tensor(h), adjacency), x)
 
@@ -138,20 +157,78 @@ class APPNPTeacher(Teacher):
     def adjacency(self, edge_index: Tensor, num_nodes: int) -> Tensor:
         return _gcn_adjacency(edge_index, num_nodes)
 
-    def forward(self, x: Features, adjacency: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def forward(self, x: Features, adjacency: Tensor, ids: Tensor | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
         logits, hidden = _stack(self, lambda layer, h: (self.layers[layer - 1] if layer else self.first)(h), x)
         return self.spread(logits, adjacency), hidden
 
 
+class _StructuralConv(GCNConv):  # type: ignore[misc]
+    """PyG's GCNConv with something added to each node's row before the rows are aggregated."""
+
+    def forward(self, x: Features, adjacency: Tensor, added: Tensor | None) -> Tensor:
+        rows = self.lin(x)
+        rows = rows if added is None else rows + added
+        out: Tensor = self.propagate(adjacency, x=rows, edge_weight=None) + self.bias
+        return out
+
+
+class StructuralGCN(Teacher):
+    """`H' = D^-1/2 (A + I) D^-1/2 (H W + S)`, S learned (Cold Brew: Zheng et al., ICLR 2022).
+
+    `S [M, D]`, a row for each of the M nodes it was trained on, stands in the layers `teacher.se_layers` and costs
+    `se_reg * sum_l ||S_l||_F`. It starts at N(0, 1): what it keeps, edges and features could not say. A node without
+    a row (an unseen one) has S = 0, so it is answered by its features and by its neighbours' rows.
+    """
+
+    node_ids: Tensor
+
+    def __init__(self, features: int, classes: int, config: TeacherConfig, node_ids: Tensor | None = None) -> None:
+        super().__init__(features, classes, config)
+        widths = list(itertools.pairwise(self.widths))
+        self.convs = nn.ModuleList(_StructuralConv(a, b, normalize=False) for a, b in widths)
+        self.convs[0].lin = FeatureLinear(features, self.widths[1], bias=False)
+        self.register_buffer("node_ids", torch.empty(0, dtype=torch.long) if node_ids is None else node_ids.clone())
+        self.structural = nn.ParameterDict(
+            {str(layer): nn.Parameter(torch.randn(len(self.node_ids), widths[layer][1])) for layer in self._places()}
+        )
+
+    def _places(self) -> list[int]:
+        return self.config.structural_layers()
+
+    def adjacency(self, edge_index: Tensor, num_nodes: int) -> Tensor:
+        return _gcn_adjacency(edge_index, num_nodes)
+
+    def forward(self, x: Features, adjacency: Tensor, ids: Tensor | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
+        rows = self._rows(torch.arange(num_rows(x)) if ids is None else ids)
+        added = {
+            int(layer): F.embedding(rows, torch.cat([table, table.new_zeros(1, table.size(1))]))
+            for layer, table in self.structural.items()
+        }
+        return _stack(self, lambda layer, h: self.convs[layer](h, adjacency, added.get(layer)), x)
+
+    def penalty(self) -> Tensor | None:
+        if not self.config.se_reg or not self.structural:
+            return None
+        return self.config.se_reg * torch.stack([table.norm() for table in self.structural.values()]).sum()
+
+    def _rows(self, ids: Tensor) -> Tensor:
+        """The row of each node, M for a node without one."""
+        rows = torch.searchsorted(self.node_ids, ids)
+        found = torch.cat([self.node_ids, self.node_ids.new_full((1,), -1)])[rows]
+        return torch.where(found == ids, rows, len(self.node_ids))
+
+
 TEACHERS: Mapping[str, type[Teacher]] = MappingProxyType(
-    dict(zip(TEACHER_NAMES, (SAGE, GCN, GAT, APPNPTeacher), strict=True))
+    dict(zip(TEACHER_NAMES, (SAGE, GCN, GAT, APPNPTeacher, StructuralGCN), strict=True))
 )
 
 
-def build_teacher(features: int, classes: int, config: TeacherConfig) -> Teacher:
-    """A fresh teacher named `config.name`."""
+def build_teacher(features: int, classes: int, config: TeacherConfig, *, node_ids: Tensor | None = None) -> Teacher:
+    """A fresh teacher named `config.name`, for training on nodes `node_ids [M]` (ascending ids in the full graph)."""
     if config.name not in TEACHERS:
         raise ConfigError(f"Teacher '{config.name}' names several networks; build one of config.members()")
+    if config.name == "gcn_se":
+        return StructuralGCN(features, classes, config, node_ids)
     return TEACHERS[config.name](features, classes, config)
 
 

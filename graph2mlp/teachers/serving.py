@@ -25,7 +25,7 @@ class ServedTeacher(Protocol):
     @property
     def hops(self) -> int: ...
     def adjacency(self, edge_index: Tensor, num_nodes: int) -> Tensor: ...
-    def __call__(self, features: Features, adj: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]: ...
+    def __call__(self, features: Features, adj: Tensor, ids: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]: ...
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -34,7 +34,8 @@ class _Part:
 
     The farthest nodes need no edges: what the network computes for them from the second layer on reaches no answer.
     Shapes: `nodes [n]`, `edges [e]` (positions among the full graph's), `columns [e]` (where each edge's source stands
-    among `nodes`), `counts [n]` (in-edges per node), `wanted [B]` (where each requested node stands).
+    among `nodes`), `counts [n]` (in-edges per node), `wanted [B]` (where each requested node stands), `scale [e]` (what
+    an edge's weight is multiplied with because others were left out; None when all were fetched).
     """
 
     nodes: Ints
@@ -42,6 +43,7 @@ class _Part:
     columns: Ints
     counts: Ints
     wanted: Ints
+    scale: NDArray[np.float32] | None = None
 
 
 class TeacherServer:
@@ -69,18 +71,26 @@ class TeacherServer:
             self._pointer = np.concatenate([[0], np.bincount(target, minlength=graph.num_nodes).cumsum()])
         self._position = np.full(graph.num_nodes, -1, dtype=np.int64)
         """Where each node stands in the part being built, -1 outside: saves every request a search or a sort."""
+        self._random = np.random.default_rng(0)
 
     def logits(self, ids: Ints) -> Tensor:
         """Logits of nodes `ids [B]`, `[B, C]`."""
-        with torch.inference_mode():
-            part = self._expand(ids)
-            features = self._graph.features(torch.from_numpy(part.nodes))
-            return self._teacher(features, self._cut(part))[0][torch.from_numpy(part.wanted)]
+        return self._answer(self._expand(ids))
+
+    def sampled_logits(self, ids: Ints, fanout: int = 10) -> Tensor:
+        """The same from at most `fanout` in-neighbours of each node, drawn anew for every request: not exact.
+
+        Sampling as in GraphSAGE (Hamilton et al., NeurIPS 2017), without replacement, at every hop. The weights of a
+        normalised adjacency are scaled up by what was left out, so that each sum keeps its expected value; a mean stays
+        a mean, over the sample.
+        """
+        return self._answer(self._expand(ids, fanout))
 
     def whole_graph_logits(self, ids: Ints) -> Tensor:
         """The same from one forward pass over all nodes: what serving without a neighbour fetch would cost."""
         with torch.inference_mode():
-            return self._teacher(self._graph.features(), self.adjacency)[0][torch.from_numpy(ids)]
+            every = self._graph.node_ids
+            return self._teacher(self._graph.features(), self.adjacency, every)[0][torch.from_numpy(ids)]
 
     def pyg_logits(self, ids: Ints) -> Tensor:
         """The same in the way PyG's documentation shows: `k_hop_subgraph`, feature rows, forward."""
@@ -97,7 +107,11 @@ class TeacherServer:
             )
             if weights is not None:
                 edges = _csr(torch.bincount(edges[1], minlength=len(nodes)), edges[0], weights[used])
-            return self._teacher(self._graph.features(nodes), edges)[0][wanted]
+            return self._ask(nodes, edges)[wanted]
+
+    def _ask(self, nodes: Tensor, adjacency: Tensor) -> Tensor:
+        """Logits of `nodes [n]`, positions in the graph, over the part of it that `adjacency` holds."""
+        return self._teacher(self._graph.features(nodes), adjacency, self._graph.node_ids[nodes])[0]
 
     @cached_property
     def _edges(self) -> tuple[Tensor, Tensor | None]:
@@ -106,11 +120,15 @@ class TeacherServer:
         weights = None if self._weights is None else torch.from_numpy(self._weights)
         return torch.from_numpy(np.stack([self._source, target])), weights
 
-    def _expand(self, ids: Ints) -> _Part:
+    def _answer(self, part: _Part) -> Tensor:
+        with torch.inference_mode():
+            return self._ask(torch.from_numpy(part.nodes), self._cut(part))[torch.from_numpy(part.wanted)]
+
+    def _expand(self, ids: Ints, fanout: int | None = None) -> _Part:
         position = self._position
         layers = [self._new(ids, 0)]
         total = len(layers[0])
-        edges, counts, sources = [], [], []
+        edges, counts, sources, scales = [], [], [], []
         for _ in range(self._teacher.hops):
             frontier = layers[-1]
             start = self._pointer[frontier]
@@ -118,6 +136,12 @@ class TeacherServer:
             # The edges of the frontier, one node after the other: a running number, shifted to each node's start.
             end = count.cumsum()
             index = np.arange(end[-1] if len(end) else 0) + (start - end + count).repeat(count)
+            if fanout is not None:
+                kept = np.minimum(count, fanout)
+                if len(count) and count.max() > fanout:
+                    index = index[self._draw(count, fanout)]
+                scales.append((count / np.maximum(kept, 1)).repeat(kept))
+                count = kept
             edges.append(index)
             counts.append(count)
             sources.append(self._source[index])
@@ -130,9 +154,18 @@ class TeacherServer:
             columns=position[np.concatenate(sources)],
             counts=np.concatenate(counts),
             wanted=position[ids],
+            scale=np.concatenate(scales).astype(np.float32) if scales else None,
         )
         position[part.nodes] = -1
         return part
+
+    def _draw(self, count: Ints, fanout: int) -> Ints:
+        """Which edges to keep, of `count [n]` each: all, or `fanout` of them, every choice equally likely."""
+        node = np.arange(len(count)).repeat(count)
+        # A random order within each node: sorted by node first, since the fraction is below 1.
+        order = np.argsort(node + self._random.random(len(node)))
+        place = np.arange(len(node)) - (count.cumsum() - count).repeat(count)
+        return order[place < fanout]
 
     def _new(self, candidates: Ints, offset: int) -> Ints:
         """The candidates not yet placed, each once, now placed from `offset` on."""
@@ -149,7 +182,10 @@ class TeacherServer:
         size, columns = len(part.nodes), torch.from_numpy(part.columns)
         if self._weights is None:
             return torch.stack([columns, torch.from_numpy(np.arange(size).repeat(part.counts))])
-        return _csr(torch.from_numpy(part.counts), columns, torch.from_numpy(self._weights[part.edges]))
+        weights = self._weights[part.edges]
+        if part.scale is not None:
+            weights = weights * part.scale.reshape(-1, *[1] * (weights.ndim - 1))
+        return _csr(torch.from_numpy(part.counts), columns, torch.from_numpy(weights))
 
 
 def _csr(counts: Tensor, columns: Tensor, weights: Tensor) -> Tensor:

@@ -50,18 +50,20 @@ def train_teacher(
 def _train(
     graph: GraphData, config: TeacherConfig, seed: int, log: EpochLog, checkpoint: Checkpoint | None
 ) -> tuple[Teacher, Fitted]:
-    """Cross-entropy on the training nodes; one step per epoch over the whole graph."""
+    """Cross-entropy on the training nodes, and the teacher's own penalty; one step per epoch over the whole graph."""
     with seeded(seed, "teacher"):
-        teacher = build_teacher(graph.num_features, graph.num_classes, config)
+        teacher = build_teacher(graph.num_features, graph.num_classes, config, node_ids=graph.node_ids)
         x, adjacency = graph.features(), teacher.adjacency(graph.edge_index, graph.num_nodes)
         train, val = graph.split.train, graph.split.val
 
         def objective(_: None) -> dict[str, Tensor]:
-            logits, _hidden = teacher(x, adjacency)
-            return {"loss": F.cross_entropy(logits[train], graph.y[train])}
+            logits, _hidden = teacher(x, adjacency, graph.node_ids)
+            terms = {"loss": F.cross_entropy(logits[train], graph.y[train])}
+            penalty = teacher.penalty()
+            return terms if penalty is None else terms | {"penalty": penalty}
 
         def evaluate() -> Score:
-            logits, _hidden = teacher(x, adjacency)
+            logits, _hidden = teacher(x, adjacency, graph.node_ids)
             return score(logits[val], graph.y[val])
 
         player: Player[None] = Player(

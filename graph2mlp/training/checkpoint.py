@@ -42,6 +42,11 @@ class Checkpoint:
         self.path, self.seconds = path, seconds
         self._last = time.monotonic()
 
+    def beside(self, name: str) -> Checkpoint:
+        """The checkpoint of another loop, in a file beside this one."""
+        path = self.path.with_name(f"{self.path.stem}-{name}{self.path.suffix}")
+        return Checkpoint(path, seconds=self.seconds)
+
     def maybe_save(
         self,
         players: Sequence[Player[Any]],

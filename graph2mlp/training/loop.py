@@ -85,7 +85,7 @@ def fit(
         if now > best and epoch > burn_in:
             # A deep copy: state_dict() alone is a live view that would follow the training.
             kept, best, best_epoch = copy.deepcopy(model.state_dict()), now, epoch
-        log(epoch, {**figures, "val": now.accuracy, "val_loss": -now.negative_loss})
+        log(epoch, {**figures, "val": now.accuracy, "val_loss": -now.negative_loss, "kept": best_epoch})
         if checkpoint is not None:
             cost = (time.perf_counter() - started, time.process_time() - cpu_started)
             checkpoint.maybe_save(

@@ -92,8 +92,7 @@ class DistillObjective:
         self.heads = nn.ModuleDict({name: term for name, (_, term) in terms.items()})
 
     def __call__(self, batch: Batch) -> Mapping[str, Tensor]:
-        embedded = self.student.embed(batch.inputs)
-        out = self.student.head(embedded)
+        embedded, out = self.answer(batch)
         own = (batch, out) if batch.own is None else (batch.first(batch.own), out.first(batch.own))
         values = {
             name: weight * (term(batch, out) if "edges" in term.needs else term(*own))
@@ -102,6 +101,11 @@ class DistillObjective:
         if self.adversary is not None:
             values["adversarial"] = self.weight * self._attacked(batch, embedded, self.adversary)
         return values
+
+    def answer(self, batch: Batch) -> tuple[Tensor, StudentOutput]:
+        """The first layer `[B, D]` of the batch's rows, and what the student makes of it."""
+        embedded = self.student.embed(batch.inputs)
+        return embedded, self.student.head(embedded)
 
     def _attacked(self, batch: Batch, embedded: Tensor, adversary: Adversary) -> Tensor:
         # Batches come in random order already, so the first rows are a random share.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from graph2mlp.data.graph import GraphData
-from graph2mlp.methods.base import Method, Stage
+from graph2mlp.methods.base import Method, Stage, Team
 from graph2mlp.structure.requests import neighbour_requests
 from graph2mlp.structure.table import StructureTable
 from graph2mlp.students.base import Student, StudentInput, StudentOutput, StudentSpec
@@ -26,12 +28,20 @@ def train_student(
     stage: Stage,
     *,
     log: EpochLog = silent,
+    first_log: EpochLog = silent,
     checkpoint: Checkpoint | None = None,
 ) -> tuple[Student, Fitted]:
-    """The student `method` makes of `stage`, with the weights of its best validation epoch."""
+    """The student `method` makes of `stage`, with the weights of its best validation epoch.
+
+    A method of two stages logs the first with `first_log` and keeps it in a checkpoint of its own.
+    """
     with seeded(stage.seed, "student") as generator:
         stage = method.prepare(method.without_teacher(stage))
+        spec = method.shape(spec, stage)
         student = method.student(spec)
+        spent = None
+        if (first := method.first_stage(student, stage, generator)) is not None:
+            spent = _fit(student, first, stage, generator, first_log, checkpoint and checkpoint.beside("first"))
         terms = {**method.loss_terms(spec, stage), **stage.loss.terms(spec, stage.teacher_width)}
         team = method.team(student, stage, generator, terms)
         if team is None:
@@ -42,19 +52,38 @@ def train_student(
         def evaluate() -> Score:
             return score(student(inputs).logits, labels)
 
-        fitted = fit(
-            student,
-            team.players,
-            team.batches,
-            evaluate,
-            epochs=stage.train.epochs,
-            patience=stage.train.patience,
-            burn_in=stage.train.burn_in,
-            generators=[generator],
-            log=log,
-            checkpoint=checkpoint,
-        )
+        if team.evaluate is None:
+            team = replace(team, evaluate=evaluate)
+        fitted = _fit(student, team, stage, generator, log, checkpoint, burn_in=stage.train.burn_in)
+        if spent is not None:
+            seconds, cpu = fitted.seconds + spent.seconds, fitted.cpu_seconds + spent.cpu_seconds
+            fitted = replace(fitted, seconds=seconds, cpu_seconds=cpu)
         return method.finalize(student, stage), fitted
+
+
+def _fit(
+    student: Student,
+    team: Team,
+    stage: Stage,
+    generator: torch.Generator,
+    log: EpochLog,
+    checkpoint: Checkpoint | None,
+    *,
+    burn_in: int = 0,
+) -> Fitted:
+    assert team.evaluate is not None
+    return fit(
+        student,
+        team.players,
+        team.batches,
+        team.evaluate,
+        epochs=stage.train.epochs,
+        patience=stage.train.patience,
+        burn_in=burn_in,
+        generators=[generator],
+        log=log,
+        checkpoint=checkpoint,
+    )
 
 
 @torch.no_grad()

@@ -116,7 +116,9 @@ class MeanTeacher(nn.Module):
         dense[edge_index[1], edge_index[0]] = 1
         return (dense / dense.sum(1, keepdim=True).clamp(min=1)).to_sparse_csr()
 
-    def forward(self, x: Any, adjacency: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    def forward(
+        self, x: Any, adjacency: torch.Tensor, ids: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
         from graph2mlp.data.features import project
 
         hidden = adjacency @ project(x, self.first)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from graph2mlp.export.fold import PAD_WEIGHT, first_bias, fold_batchnorm, fold_table
+from graph2mlp.export.fold import PAD_WEIGHT, first_bias, fold_student, fold_table
 from graph2mlp.students.base import StudentInput
 
 
@@ -15,7 +15,7 @@ from graph2mlp.students.base import StudentInput
 def test_batchnorm_disappears(make_student, layers: int, structure: bool) -> None:
     """The first layer has two weights and both must be scaled; negative scales and non-zero means are in the test."""
     student = make_student(layers=layers, norm="batch", structure=structure)
-    folded = fold_batchnorm(student)
+    folded = fold_student(student)
     assert not any(isinstance(module, nn.BatchNorm1d) for module in folded.modules())
     inputs = StudentInput(torch.randn(50, 20), torch.randn(50, 5) if structure else None)
     with torch.no_grad():
@@ -26,7 +26,7 @@ def test_student_is_left_alone(make_student) -> None:
     """Export must not change the network it is compared with."""
     student = make_student(norm="batch")
     before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
-    fold_batchnorm(student)
+    fold_student(student)
     for name, tensor in student.state_dict().items():
         torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
 

@@ -149,7 +149,7 @@ def test_auto_keeps_the_better_candidate(graph: GraphData, monkeypatch: pytest.M
 @pytest.mark.parametrize("name", TEACHERS)
 def test_saved_teacher_is_rebuilt_from_its_file(name: str, graph: GraphData, tmp_path: Path) -> None:
     """Settings travel with the weights; reading them must not use up the caller's random numbers."""
-    teacher = build_teacher(12, 3, replace(CONFIG, name=name, layers=3))
+    teacher = build_teacher(12, 3, replace(CONFIG, name=name, layers=3), node_ids=graph.observed_ids())
     save_teacher(teacher, tmp_path / "w.safetensors")
     state = torch.get_rng_state()
     loaded = load_teacher(tmp_path / "w.safetensors", graph)

@@ -80,7 +80,7 @@ def _pyg_appnp(ours: Teacher, x: Tensor, edges: Tensor) -> Tensor:
     return APPNP(3, 0.2)(second(F.relu(x @ first.weight + first.bias)), edges)
 
 
-REFERENCE = {"sage": _pyg_sage, "gcn": _pyg_gcn, "gat": _pyg_gat, "appnp": _pyg_appnp}
+REFERENCE = {"sage": _pyg_sage, "gcn": _pyg_gcn, "gat": _pyg_gat, "appnp": _pyg_appnp, "gcn_se": _pyg_gcn}
 
 
 @pytest.mark.parametrize("name", TEACHERS)

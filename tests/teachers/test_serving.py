@@ -74,6 +74,38 @@ def test_repeated_ids_and_repeated_requests() -> None:
     assert server.logits(np.array([], dtype=np.int64)).shape == (0, 3)
 
 
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: f"{config.name}-{config.aggregator}")
+def test_sampling_everything_is_exact(config: TeacherConfig) -> None:
+    """A fan-out that no node exceeds must change nothing: a slip in the bookkeeping would pass as sampling noise."""
+    server = TeacherServer(random_graph(sparse=True), random_teacher(config))
+    ids = np.array([0, 5, 79, 3])
+    torch.testing.assert_close(server.sampled_logits(ids, fanout=80), server.logits(ids), rtol=0, atol=1e-6)
+
+
+def test_sampled_neighbours_are_few_and_fair() -> None:
+    """Too many would make the row a second full fetch; an unfair draw would cost accuracy that sampling does not."""
+    server = TeacherServer(random_graph(sparse=False), random_teacher(CONFIGS[1], layers=1))
+    hub, seen = np.array([0]), np.zeros(80)
+    full = server._expand(hub)
+    for _ in range(2000):
+        part = server._expand(hub, 4)
+        assert part.counts[0] == 4
+        assert len(set(part.edges.tolist())) == 4
+        assert part.scale is not None
+        assert np.allclose(part.scale[:4], full.counts[0] / 4)
+        seen[part.nodes[part.columns]] += 1
+    expected = 2000 * 4 / full.counts[0] * np.bincount(full.nodes[full.columns], minlength=80)
+    assert np.all(np.abs(seen - expected) < 6 * np.sqrt(expected.clip(min=1)))
+
+
+def test_sampled_sums_keep_their_expected_value() -> None:
+    """A sum over a sample must be scaled by what was left out, or every hub would look like a small node."""
+    server = TeacherServer(random_graph(sparse=False), random_teacher(CONFIGS[0], layers=1))
+    hub = np.array([0])
+    mean = torch.stack([server.sampled_logits(hub, fanout=4) for _ in range(2000)]).mean(0)
+    torch.testing.assert_close(mean, server.logits(hub), atol=0.02, rtol=0)
+
+
 def test_only_the_neighbourhood_is_fetched() -> None:
     """The cost is measured honestly only if the server does no more than it must."""
     server = TeacherServer(random_graph(sparse=False), random_teacher())

@@ -88,10 +88,13 @@ def test_no_epoch_better_than_nothing() -> None:
 
 
 def test_log_gets_every_epoch() -> None:
-    """Numbers from 1, the terms of the loss, and the validation score."""
+    """Numbers from 1, the terms of the loss, the validation score, and the epoch whose weights are the best so far."""
     lines: list[tuple[int, dict[str, float]]] = []
     _fit([Score(0.5, -2.0), Score(0.6, -1.0)], log=lambda epoch, figures: lines.append((epoch, dict(figures))))
-    assert lines == [(1, {"down": 0.0, "val": 0.5, "val_loss": 2.0}), (2, {"down": -1.0, "val": 0.6, "val_loss": 1.0})]
+    assert lines == [
+        (1, {"down": 0.0, "val": 0.5, "val_loss": 2.0, "kept": 1}),
+        (2, {"down": -1.0, "val": 0.6, "val_loss": 1.0, "kept": 2}),
+    ]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

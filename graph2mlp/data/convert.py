@@ -1,0 +1,231 @@
+"""Graphs that live in Python already: arrays, PyG, NetworkX, DGL. The last two are only asked, never imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from graph2mlp.data.arrays import PARTS, Array, assemble
+from graph2mlp.data.graph import GraphData
+from graph2mlp.data.labels import encode_labels, split_parts
+from graph2mlp.errors import DataError
+
+__all__ = ["graph_from_arrays", "graph_from_dgl", "graph_from_networkx", "graph_from_pyg"]
+
+
+def graph_from_arrays(
+    x: Any,
+    edge_index: Any,
+    y: Any,
+    *,
+    train: Any = None,
+    val: Any = None,
+    test: Any = None,
+    name: str = "graph",
+    seed: int = 0,
+    class_names: Sequence[str] = (),
+    names: Any = None,
+    undirected: bool = False,
+) -> GraphData:
+    """A graph of arrays or tensors: `x [N, F]` (dense, scipy or torch sparse), `edge_index [2, E]`, `y [N]` integers.
+
+    `train`, `val`, `test` are positions or masks, all or none: without them `seed` draws 20 / 30 nodes per class.
+    `names [N]` are the caller's names of the nodes.
+
+    Raises:
+        DataError: the arrays do not make a graph.
+    """
+    parts = {part: _array(value) for part, value in zip(PARTS, (train, val, test), strict=True) if value is not None}
+    return assemble(
+        name=name,
+        where=f"Graph '{name}'",
+        x=_features(x),
+        edge_index=_array(edge_index),
+        y=_array(y),
+        parts=parts,
+        seed=seed,
+        class_names=tuple(class_names),
+        names=None if names is None else _array(names),
+        undirected=undirected,
+    )
+
+
+def graph_from_pyg(
+    data: Any,
+    *,
+    name: str = "graph",
+    seed: int = 0,
+    class_names: Sequence[str] = (),
+    undirected: bool = False,
+    where: str = "",
+) -> GraphData:
+    """A `torch_geometric.data.Data` with `x`, `edge_index`, `y` and, if it has them, `train_mask` and its relatives.
+
+    Masks of several columns hold several splits: `seed` picks one, in turn. `y [N, 1]` is taken as `[N]`. What else
+    the graph holds (`edge_attr`, `edge_weight`, `pos`, ...) is not used, and the notes say so.
+
+    Raises:
+        DataError: it is heterogeneous, several graphs in one, or lacks something.
+    """
+    where = where or f"Graph '{name}'"
+    if hasattr(data, "node_types"):
+        raise DataError(f"{where} is heterogeneous. {_one_type(data)}")
+    if hasattr(data, "num_graphs") and data.num_graphs > 1:
+        raise DataError(f"{where} holds {data.num_graphs} graphs. Give one of them: batch.get_example(0).")
+    held = data.to_dict()
+    return _from_parts(held, held, ("x", "edge_index", "y"), where, name, seed, class_names, undirected)
+
+
+def graph_from_dgl(
+    graph: Any,
+    *,
+    features: str = "feat",
+    label: str = "label",
+    name: str = "graph",
+    seed: int = 0,
+    class_names: Sequence[str] = (),
+    undirected: bool = False,
+) -> GraphData:
+    """A homogeneous DGL graph: `ndata[features]`, `ndata[label]` and, if there, `ndata["train_mask"]` and relatives.
+
+    Raises:
+        DataError: it is heterogeneous, or lacks something.
+    """
+    where = f"Graph '{name}'"
+    if not getattr(graph, "is_homogeneous", True):
+        raise DataError(f"{where} is heterogeneous. Take one node type with its own edges: dgl.edge_type_subgraph.")
+    source, target = graph.edges()
+    held = {**dict(graph.ndata), "edge_index": torch.stack([source, target]).long()}
+    edge_names = {f"edata['{key}']": value for key, value in dict(graph.edata).items() if not key.startswith("_")}
+    listed = {**held, **edge_names}
+    return _from_parts(held, listed, (features, "edge_index", label), where, name, seed, class_names, undirected)
+
+
+def graph_from_networkx(
+    graph: Any,
+    features: str | Sequence[str] = "x",
+    *,
+    label: str = "y",
+    split: str = "split",
+    name: str = "graph",
+    seed: int = 0,
+) -> GraphData:
+    """A NetworkX graph. Nodes of any name; the names are kept.
+
+    `features` is one attribute of the nodes that holds a list of numbers, or several that hold a number each; `label`
+    (text or whole number) may be missing at nodes whose class is unknown; `split` ("train", "val", "test") may be
+    missing altogether. An undirected graph gets both directions of each edge. Edge attributes are not used.
+
+    Raises:
+        DataError: an attribute is missing or does not hold what it should.
+    """
+    where = f"Graph '{name}'"
+    wanted = [features] if isinstance(features, str) else list(features)
+    rows, labels, parts = [], [], []
+    for node, about in graph.nodes(data=True):
+        if missing := [key for key in wanted if key not in about]:
+            found = ", ".join(map(str, about)) or "nothing"
+            raise DataError(f"{where}: node {node!r} has no attribute '{missing[0]}' (it has: {found}).")
+        rows.append(about[features] if isinstance(features, str) else [about[key] for key in wanted])
+        labels.append("" if about.get(label) is None else str(about[label]))
+        parts.append(str(about.get(split) or ""))
+    try:
+        x = np.array(rows, dtype=np.float64)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{where}: features must be lists of numbers, all of one length ({error}).") from None
+    position = {node: number for number, node in enumerate(graph.nodes)}
+    edges = np.array([(position[edge[0]], position[edge[1]]) for edge in graph.edges], dtype=np.int64).reshape(-1, 2).T
+    y, class_names = encode_labels(np.array(labels, dtype=str), where)
+    whole = all(type(node) is int for node in graph.nodes)
+    return assemble(
+        name=name,
+        where=where,
+        x=x[:, None] if x.ndim == 1 and len(x) else x,
+        edge_index=edges,
+        y=y,
+        parts=split_parts(np.array(parts, dtype=str), where) if any(parts) else {},
+        seed=seed,
+        class_names=class_names,
+        names=np.array(list(graph.nodes) if whole else [str(node) for node in graph.nodes]),
+        notes=() if not _edge_attributes(graph) else (f"edge attributes {_edge_attributes(graph)} are not used",),
+        undirected=not graph.is_directed(),
+    )
+
+
+def _from_parts(
+    held: Mapping[str, Any],
+    listed: Mapping[str, Any],
+    keys: tuple[str, str, str],
+    where: str,
+    name: str,
+    seed: int,
+    class_names: Sequence[str],
+    undirected: bool,
+) -> GraphData:
+    """A graph of what PyG or DGL call by name: features, edges, labels (`keys`) and masks; `listed` is all there is."""
+    for key in keys:
+        if held.get(key) is None:
+            there = ", ".join(sorted(str(one) for one, value in listed.items() if value is not None)) or "nothing"
+            raise DataError(f"{where} has no '{key}' (it has: {there}). Set it before saving.")
+        if not isinstance(held[key], Tensor):
+            raise DataError(f"{where}: '{key}' must be a tensor, got {type(held[key]).__name__}.")
+    x, edge_index, y = (held[key] for key in keys)
+    masks = {part: held[f"{part}_mask"] for part in PARTS if isinstance(held.get(f"{part}_mask"), Tensor)}
+    used = {*keys, *(f"{part}_mask" for part in PARTS), "num_nodes"}
+    left = sorted(str(key) for key, value in listed.items() if key not in used and value is not None)
+    return assemble(
+        name=name,
+        where=where,
+        x=_features(x),
+        edge_index=_array(edge_index),
+        y=_array(y[:, 0] if y.dim() == 2 and y.size(1) == 1 else y),
+        parts={part: _mask(mask, seed) for part, mask in masks.items()},
+        seed=seed,
+        class_names=tuple(class_names),
+        notes=(f"not used: {', '.join(left)}",) if left else (),
+        undirected=undirected,
+    )
+
+
+def _mask(mask: Tensor, seed: int) -> Array:
+    array = _array(mask)
+    array = array[:, seed % array.shape[1]] if array.ndim == 2 and array.shape[1] else array
+    # Some writers store masks as 0 and 1, which would otherwise be read as positions.
+    return array.astype(bool) if array.dtype == np.uint8 else array
+
+
+def _features(x: Any) -> Array | sp.csr_matrix:
+    if isinstance(x, Tensor) and x.layout != torch.strided:
+        csr = x.detach().to_sparse_csr()
+        parts = (csr.values().numpy(), csr.col_indices().numpy(), csr.crow_indices().numpy())
+        return sp.csr_matrix(parts, shape=tuple(csr.shape))
+    return sp.csr_matrix(x) if sp.issparse(x) else _array(x)
+
+
+def _array(value: Any) -> Array:
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+        return np.asarray((value.float() if value.dtype == torch.bfloat16 else value).numpy())
+    return np.asarray(value)
+
+
+def _one_type(data: Any) -> str:
+    """What to do with several node types, in the words of this very graph."""
+    types = list(data.node_types)
+    labelled = [kind for kind in types if "y" in data[kind]]
+    chosen = labelled[0] if labelled else types[0] if types else "paper"
+    own = [edge for edge in data.edge_types if edge[0] == edge[2] == chosen]
+    edges = f"data{list(own[0])!r}" if own else f"data['{chosen}', 'to', '{chosen}'] (make such edges first)"
+    return (
+        f"Its node types: {', '.join(map(str, types))}. Save the type to classify with its own edges: "
+        f"Data(x=data['{chosen}'].x, edge_index={edges}.edge_index, y=data['{chosen}'].y)."
+    )
+
+
+def _edge_attributes(graph: Any) -> list[str]:
+    return sorted({str(key) for *_ends, about in graph.edges(data=True) for key in about})

@@ -1,0 +1,194 @@
+"""What a graph is like, and what that means for distillation, before anything is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from graph2mlp.data.arrays import DENSE_FROM
+from graph2mlp.data.graph import HIDDEN_LABEL, GraphData, csr_neighbours
+
+__all__ = ["GraphFacts", "advice", "fact_rows", "graph_facts"]
+
+_QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.95, 1.0)
+_LOW_GAIN, _HIGH_GAIN = 0.1, 0.5
+"""Homophily above chance, below and above which edges say little or much about the class."""
+_MANY_ISOLATED = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphFacts:
+    """Counts and shares. Degrees are in-degrees, repeated and self edges left out, as we learn them."""
+
+    degrees: tuple[int, ...]
+    """At the quantiles 0, 25, 50, 75, 95 and 100 %."""
+    mean_degree: float
+    isolated: int
+    """Nodes without any edge, in or out."""
+    self_edges: int
+    repeated: int
+    """Edges stored more than once."""
+    one_way: float
+    """Share of different edges whose other direction is not stored; NaN without edges."""
+    homophily: float
+    """Share of edges between labelled nodes that join equal labels; NaN if there is none."""
+    chance: float
+    """The same for edges drawn at random: the sum of squared class shares."""
+    labelled: int
+    class_sizes: tuple[int, ...]
+    density: float
+    """Share of features that are not zero."""
+    constant: int
+    """Features with one value at every node."""
+
+    @property
+    def gain(self) -> float:
+        """Homophily above chance, 1 for edges that join equal labels only; NaN if unknown."""
+        return (self.homophily - self.chance) / (1 - self.chance) if self.chance < 1 else float("nan")
+
+
+def graph_facts(graph: GraphData) -> GraphFacts:
+    """Read `graph` once; linear in its size."""
+    count = graph.num_nodes
+    source, target = graph.edge_index
+    pointer, neighbours = csr_neighbours(graph.edge_index, count)
+    degree = pointer.diff()
+    every = torch.repeat_interleave(torch.arange(count), degree)  # the target of each different edge
+    key, reverse = every * count + neighbours, neighbours * count + every
+    own = int((source == target).sum())
+    known = (graph.y[every] != HIDDEN_LABEL) & (graph.y[neighbours] != HIDDEN_LABEL)
+    touched = torch.zeros(count, dtype=torch.bool)
+    touched[every], touched[neighbours] = True, True
+    labels = graph.y[graph.y != HIDDEN_LABEL]
+    sizes = torch.bincount(labels, minlength=graph.num_classes)
+    ordered = degree.sort().values
+    values = graph.x.values() if graph.is_sparse else graph.x
+    return GraphFacts(
+        degrees=tuple(int(ordered[round(share * (count - 1))]) for share in _QUANTILES),
+        mean_degree=float(degree.float().mean()),
+        isolated=int((~touched).sum()),
+        self_edges=own,
+        repeated=graph.num_edges - own - len(key),
+        one_way=float((~torch.isin(reverse, key)).float().mean()),
+        homophily=float((graph.y[every] == graph.y[neighbours])[known].float().mean()),
+        chance=float((sizes / max(1, len(labels))).square().sum()),
+        labelled=len(labels),
+        class_sizes=tuple(sizes.tolist()),
+        density=int((values != 0).sum()) / (count * graph.num_features),
+        constant=_constant_features(graph),
+    )
+
+
+def _constant_features(graph: GraphData) -> int:
+    if not graph.is_sparse:
+        return int((graph.x == graph.x[:1]).all(0).sum())
+    # A sparse feature that is there at every node is rare; one that is there at none is the mistake worth naming.
+    used = torch.zeros(graph.num_features, dtype=torch.bool)
+    used[graph.x.col_indices()[graph.x.values() != 0]] = True
+    return int((~used).sum())
+
+
+def fact_rows(graph: GraphData, facts: GraphFacts) -> list[list[str]]:
+    """(name, value) rows for a person."""
+    parts = ", ".join(f"{name} {len(part)}" for name, part in graph.split.parts().items() if len(part))
+    known = f"{facts.homophily:.2f} of the edges join equal labels ({facts.chance:.2f} by chance)"
+    rows = [
+        ["nodes", f"{graph.num_nodes:,}{_called(graph)}"],
+        ["edges", _edges(graph, facts)],
+        ["degree", _degrees(facts)],
+        ["features", f"{graph.num_features:,}, {_percent(facts.density)} not zero, {_layout(graph)}"],
+        ["classes", f"{graph.num_classes} of {min(facts.class_sizes):,} to {max(facts.class_sizes):,} nodes"],
+        ["labels", f"{_percent(facts.labelled / graph.num_nodes)} of the nodes have one"],
+        ["split", f"{parts} ({_percent(len(graph.split.train) / graph.num_nodes)} train)"],
+        ["homophily", known if facts.homophily == facts.homophily else "unknown: no edge joins two labelled nodes"],
+    ]
+    return [*rows, *(["note", note] for note in graph.notes)]
+
+
+def advice(graph: GraphData, facts: GraphFacts) -> list[str]:
+    """What the figures mean for distillation, in plain lines; rules of thumb, no measurement."""
+    lines = []
+    if not facts.mean_degree:
+        lines.append("No edges: a GNN has nothing to add here, so there is nothing to distill. Train --method mlp.")
+    elif facts.gain < _LOW_GAIN:
+        lines.append(
+            "Edges hardly follow the classes: a plain MLP may beat the GNN, and soft labels then hurt. Compare with "
+            "--method mlp, and keep the table of positions only if validation gains by it."
+        )
+    elif facts.gain > _HIGH_GAIN:
+        lines.append(
+            "Edges follow the classes: structure pays. A student with positions (nosmog, blend) should come near its "
+            "teacher; one on features alone (glnn) falls behind it at unseen nodes."
+        )
+    if facts.mean_degree and facts.isolated >= _MANY_ISOLATED * graph.num_nodes:
+        lines.append(
+            f"{facts.isolated:,} nodes have no edge: they are answered from features alone, as in a cold start. Look "
+            "at 'cold' (--setting production), and at --method blend."
+        )
+    if facts.one_way > 0.5:
+        lines.append(
+            f"{_percent(facts.one_way)} of the edges are stored in one direction only. If they have none in truth, add "
+            "--undirected; else nodes learn from those that point at them."
+        )
+    if facts.self_edges or facts.repeated:
+        lines.append(
+            f"{facts.self_edges:,} self edges and {facts.repeated:,} repeats: teachers, structure and students of ours "
+            "pass over self edges and count a repeat once; a teacher of your own sees the edges as stored."
+        )
+    return lines + _feature_advice(graph, facts) + _label_advice(graph, facts)
+
+
+def _feature_advice(graph: GraphData, facts: GraphFacts) -> list[str]:
+    lines = []
+    if graph.is_sparse:
+        lines.append("Features are mostly zeros: they stay sparse, and a bundle asks only for those that are set.")
+    elif facts.density < DENSE_FROM:
+        lines.append(f"Only {_percent(facts.density)} of the features are set; they are few, so they are kept dense.")
+    if facts.constant:
+        lines.append(f"{facts.constant:,} features have one value everywhere: they cost time and say nothing.")
+    if not graph.is_sparse and float(graph.x.abs().max()) > 100:
+        lines.append("Some features are above 100: scale the columns to a like size, or the largest drown the others.")
+    return lines
+
+
+def _label_advice(graph: GraphData, facts: GraphFacts) -> list[str]:
+    sizes = torch.bincount(graph.y[graph.split.train], minlength=graph.num_classes)
+    lines = []
+    if bool((sizes == 0).any()):
+        names = [graph.class_names[int(c)] for c in torch.nonzero(sizes == 0)[:3]]
+        lines.append(f"Classes without a training node ({', '.join(names)}): they will never be answered.")
+    if max(facts.class_sizes) > 0.5 * facts.labelled and graph.num_classes > 2:
+        share = _percent(max(facts.class_sizes) / facts.labelled)
+        lines.append(f"One class has {share} of the labels: compare accuracies with that figure.")
+    if len(graph.split.val) < 100:
+        lines.append(f"{len(graph.split.val)} validation nodes select the model: expect luck; report several --seeds.")
+    return lines
+
+
+def _called(graph: GraphData) -> str:
+    return "" if graph.names is None else f", called '{graph.names[0]}' to '{graph.names[-1]}'"
+
+
+def _edges(graph: GraphData, facts: GraphFacts) -> str:
+    if not graph.num_edges:
+        return "none"
+    way = "both directions stored" if not facts.one_way else f"{_percent(facts.one_way)} in one direction only"
+    extra = f", {facts.self_edges:,} self, {facts.repeated:,} repeated" if facts.self_edges or facts.repeated else ""
+    return f"{graph.num_edges:,} directed, {way}{extra}"
+
+
+def _degrees(facts: GraphFacts) -> str:
+    low, first, middle, third, most, high = facts.degrees
+    return (
+        f"mean {facts.mean_degree:.1f}; least {low}, quarter {first}, half {middle}, three quarters {third}, "
+        f"95 % {most}, largest {high:,}; {facts.isolated:,} isolated"
+    )
+
+
+def _layout(graph: GraphData) -> str:
+    return "sparse" if graph.is_sparse else "dense"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %" if share >= 0.1 or not share else f"{100 * share:.2g} %"

@@ -1,0 +1,192 @@
+"""The sections of a run's page that say how it went and how to repeat it."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from graph2mlp.report.data import Curve, RunFiles
+from graph2mlp.report.lines import Series, curve_chart
+from graph2mlp.report.markup import Markup, element
+from graph2mlp.report.page import charts, details, facts, paragraph, section, table
+from graph2mlp.report.words import ROLES, count, percent
+
+__all__ = ["about_section", "seeds_section", "training_section"]
+
+
+def training_section(run: RunFiles) -> Markup:
+    """Accuracy and loss on the validation nodes by epoch, and the terms of the student's loss."""
+    blocks: list[Markup] = []
+    curves = [one for one in run.curves if one.epochs]
+    if not curves:
+        blocks.append(
+            paragraph("This run folder holds no metrics.jsonl, so its training cannot be shown.", class_="missing")
+        )
+    if run.unreadable:
+        blocks.append(
+            paragraph(f"{count(run.unreadable, 'damaged line')} of metrics.jsonl left out.", class_="missing")
+        )
+    if curves:
+        note = "Large marks: the epoch whose weights were kept." if any(one.kept for one in curves) else ""
+        if (run.result.get("teacher") or {}).get("cached"):
+            note += " The teacher came from the cache of an earlier run, so it has no curve here."
+        if note:
+            blocks.append(paragraph(note.strip(), class_="note"))
+        blocks.append(charts(*_training_charts(curves)))
+    return section("Training", *blocks)
+
+
+def _training_charts(curves: Sequence[Curve]) -> list[Markup]:
+    figures = []
+    accuracy = _series(curves, "val")
+    if accuracy:
+        figures.append(
+            curve_chart("val-accuracy", "Validation accuracy, %", accuracy, x="epoch", form=_percentage, least=0.02)
+        )
+    loss = _series(curves, "val_loss")
+    if loss:
+        log = _wide(loss)
+        title = "Validation cross-entropy" + (", logarithmic" if log else "")
+        figures.append(curve_chart("val-loss", title, loss, x="epoch", form=_short, log=log))
+    for curve in curves:
+        terms = [name for name in curve.figures if name not in ("val", "val_loss")]
+        if curve.role == "student" and terms:
+            drawn = [one for name in terms if (one := _one(curve, name, name))]
+            if drawn:
+                log = _wide(drawn)
+                title = "Terms of the student's training loss" + (", logarithmic" if log else "")
+                figures.append(curve_chart("student-loss", title, drawn, x="epoch", form=_short, log=log))
+    return figures
+
+
+def _series(curves: Sequence[Curve], figure: str) -> list[Series]:
+    """A line for each stage; of several teachers the last bears the name."""
+    named = {one.role: one.stage for one in curves}
+    teachers = sum(one.role == "teacher" for one in curves)
+    found = []
+    for curve in curves:
+        name = ROLES.get(curve.role, curve.stage) if named[curve.role] == curve.stage else ""
+        if name and curve.role == "teacher" and teachers > 1:
+            name = f"{teachers} teachers"
+        if one := _one(curve, figure, name):
+            found.append(one)
+    return found
+
+
+def _one(curve: Curve, figure: str, name: str) -> Series | None:
+    values = curve.figures.get(figure, ())
+    points = tuple(
+        (float(epoch), value) for epoch, value in zip(curve.epochs, values, strict=False) if math.isfinite(value)
+    )
+    mark = None if curve.kept is None or figure not in ("val", "val_loss") else float(curve.kept)
+    return Series(curve.role, name, points, mark) if points else None
+
+
+def _wide(series: Sequence[Series]) -> bool:
+    """Whether small values would lie on the axis of large ones; never with a value that has no logarithm."""
+    values = [value for one in series for _, value in one.points]
+    return min(values) > 0 and max(values) > 20 * min(values)
+
+
+def _percentage(value: float) -> str:
+    return f"{100 * value:.4g}" if 100 * value == round(100 * value) else f"{100 * value:.1f}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}"
+
+
+def seeds_section(runs: Sequence[RunFiles], opened: RunFiles) -> Markup:
+    """Every seed with a link to its own page."""
+    columns = runs[0].columns
+    rows = []
+    for run in runs:
+        seed = run.result["seed"]
+        link = element("a", f"seed {seed}", href=f"seed-{seed}/report.html")
+        cells = [
+            "-" if (value := run.accuracy(role, column)) is None else f"{100 * value:.2f}"
+            for column in columns
+            for role in runs[0].roles
+        ]
+        rows.append([link, f"{100 * run.result['student']['val']:.2f}", *cells])
+    head = ["", "student, val", *(f"{ROLES[role]}, {column}" for column in columns for role in runs[0].roles)]
+    best = percent(opened.result["student"]["val"])
+    words = (
+        f"What follows is about seed {opened.result['seed']}, the best on validation ({best}); "
+        "it is also the one that export and bench take. The other seeds have pages of their own."
+    )
+    return section("Seeds", table(head, rows, caption="Accuracy by seed, %"), paragraph(words))
+
+
+def about_section(run: RunFiles, *, seeds: int = 1) -> Markup:
+    """The command that makes this run again; graph, cost, machine, versions, fingerprints; every setting."""
+    result = run.result
+    command = [
+        "graph2mlp",
+        "distill",
+        str(run.settings.get("graph", result["graph"]["name"])),
+        "--config",
+        "config.toml",
+    ]
+    for file in run.knowledge:
+        command += ["--knowledge", f"knowledge/{file}"]
+    command += ["--seeds", str(seeds)] if seeds > 1 else []
+    command += ["--out", "again"]
+    graph = result["graph"]
+    size = ", ".join(f"{graph[what]:,} {what}" for what in ("nodes", "edges", "features", "classes"))
+    rows: list[tuple[str, object]] = [("graph", f"{graph['name']}: {size}")]
+    rows.append(
+        ("method", f"{result['method']}, {result['setting']} setting, {result.get('regime', 'unknown')} regime")
+    )
+    if teacher := result.get("teacher"):
+        origin = "read from a file" if teacher.get("parameters") is None else f"{teacher['parameters']:,} parameters"
+        rows.append(("teacher", f"{teacher['name']}, {origin}"))
+    for name, words in (("seconds", "wall clock"), ("cpu_seconds", "CPU time")):
+        costs = {part: cost for part, cost in (result.get(name) or {}).items() if teacher or part != "teacher"}
+        if cost := _listed(costs, unit=" s"):
+            rows.append((words, cost))
+    if "epochs" in result["student"]:
+        rows.append(("student trained", count(result["student"]["epochs"], "epoch")))
+    memory = result.get("peak_rss_mb")
+    if memory is not None:
+        rows.append(("peak memory", f"{memory:,.0f} MB, the whole process"))
+    if "threads" in result:
+        rows.append(("threads", str(result["threads"])))
+    machine = result.get("machine")
+    rows.append(("machine", _listed(machine) if machine else "not noted by this version of the run"))
+    rows.append(("versions", _listed(result.get("versions"))))
+    rows += [
+        (f"fingerprint of the {what}", element("code", result[key])) for what, key in _FINGERPRINTS if key in result
+    ]
+    where = "In this folder, with the same versions, this makes the run again:"
+    settings = element("pre", element("code", _settings(run.settings)))
+    return section(
+        "How it was made",
+        paragraph(where),
+        element("pre", element("code", shlex.join(command))),
+        facts(rows),
+        details("Show every setting", settings),
+    )
+
+
+_FINGERPRINTS = (("student", "fingerprint"), ("graph", "graph_fingerprint"))
+
+
+def _listed(values: Mapping[str, Any] | None, *, unit: str = "") -> str:
+    kept = {name: value for name, value in (values or {}).items() if value is not None}
+    return ", ".join(
+        f"{name} {value:.1f}{unit}" if isinstance(value, float) else f"{name} {value}" for name, value in kept.items()
+    )
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    """As `--set` takes them, one in a line."""
+    lines = []
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            lines += [f"{key}.{name} = {one}" for name, one in value.items()]
+        else:
+            lines.append(f"{key} = {value}")
+    return "\n".join(lines)

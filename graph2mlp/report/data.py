@@ -1,0 +1,185 @@
+"""What a page is made of, read from the files of a run folder or of a bench. No torch."""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from graph2mlp.errors import RunError
+
+__all__ = ["Benches", "Curve", "RunFiles", "read_benches", "read_run", "read_runs"]
+
+SCHEMA = 1
+BENCH_SCHEMAS = (1, 2)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One stage of training: its name, its epochs, its figures by name, and the epoch whose weights were kept."""
+
+    stage: str
+    epochs: tuple[int, ...]
+    figures: Mapping[str, tuple[float, ...]]
+    kept: int | None
+    """None in runs that did not note it."""
+
+    @property
+    def role(self) -> str:
+        """student, teacher or mlp."""
+        return self.stage.split()[0]
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """One run: its result, its settings, its course. `details` is None in runs that did not keep them."""
+
+    result: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    curves: tuple[Curve, ...]
+    unreadable: int
+    """Lines of metrics.jsonl that are damaged."""
+    details: Mapping[str, Any] | None
+    knowledge: tuple[str, ...]
+    """Files of a teacher that was trained elsewhere; none for a teacher of this run."""
+
+    @property
+    def columns(self) -> list[str]:
+        """The kinds of test node that are reported: `test`, or `tran`, `ind`, `prod`, `cold`."""
+        return [name for name in ("test", "tran", "ind", "prod", "cold") if name in self.result["student"]]
+
+    @property
+    def roles(self) -> list[str]:
+        """Who is reported: the plain MLP, the teacher if there was one, the student."""
+        return [one for one in ("mlp", "teacher", "student") if self.result.get(one)]
+
+    def accuracy(self, role: str, column: str) -> float | None:
+        """A fraction; None where it could not be measured."""
+        value = (self.result.get(role) or {}).get(column)
+        return None if value is None else float(value)
+
+
+@dataclass(frozen=True)
+class Benches:
+    """Rows of one or several benches, each with the `bundle` it measured; and the machines they come from."""
+
+    rows: tuple[Mapping[str, Any], ...]
+    server: tuple[Mapping[str, Any], ...]
+    """Answers to random arrivals; none in benches of schema 1."""
+    failed: tuple[Mapping[str, Any], ...]
+    """What could not be measured, and why."""
+    environments: tuple[Mapping[str, str], ...]
+
+
+def read_run(folder: Path) -> RunFiles:
+    """Read one finished run.
+
+    Raises:
+        RunError: it is missing, not finished, damaged, or of another version.
+    """
+    result = _json(folder / "result.json")
+    if missing := sorted({"graph", "method", "setting", "student", "mlp", "seed"} - result.keys()):
+        raise RunError(f"{folder / 'result.json'} is damaged: {', '.join(missing)} is missing. Run distill again.")
+    details = _json(folder / "breakdown.json") if (folder / "breakdown.json").exists() else None
+    curves, unreadable = _curves(folder / "metrics.jsonl")
+    teacher = result.get("teacher")
+    foreign = teacher is not None and teacher.get("parameters") is None
+    knowledge = sorted(path.name for path in (folder / "knowledge").glob("*.safetensors")) if foreign else []
+    return RunFiles(result, _toml(folder / "config.toml"), curves, unreadable, details, tuple(knowledge))
+
+
+def read_runs(folder: Path) -> list[RunFiles]:
+    """The runs of a folder: one, or one for each seed.
+
+    Raises:
+        RunError: as in `read_run`.
+    """
+    result = _json(folder / "result.json")
+    if "runs" not in result:
+        return [read_run(folder)]
+    return [read_run(folder / f"seed-{one['seed']}") for one in result["runs"]]
+
+
+def read_benches(files: Sequence[Path]) -> Benches:
+    """Read what `graph2mlp bench --json` wrote; several files are put together.
+
+    Raises:
+        RunError: a file is missing, damaged, or no bench.
+    """
+    found = [_json(file, BENCH_SCHEMAS) for file in files]
+    for file, one in zip(files, found, strict=True):
+        if not one.get("rows") or not {"bundle", "environment"} <= one.keys():
+            raise RunError(f"{file} is not a bench: it has no rows. Make one with: graph2mlp bench BUNDLE --json FILE")
+    environments: list[Mapping[str, str]] = []
+    for one in found:
+        if one["environment"] not in environments:
+            environments.append(one["environment"])
+    return Benches(
+        rows=_together(found, "rows"),
+        server=_together(found, "server"),
+        failed=_together(found, "failed"),
+        environments=tuple(environments),
+    )
+
+
+def _together(found: Sequence[Mapping[str, Any]], part: str) -> tuple[Mapping[str, Any], ...]:
+    """The lines of several benches, each with its bundle: its own, else that of its file where there are several."""
+    return tuple(
+        {**line, "bundle": line.get("bundle", one["bundle"]) or (one["bundle"] if len(found) > 1 else "")}
+        for one in found
+        for line in one.get(part) or ()
+    )
+
+
+def _json(file: Path, schemas: Sequence[int] = (SCHEMA,)) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"There is no {file}, so there is nothing to report. Finish the run with --resume.") from None
+    except ValueError as error:
+        raise RunError(f"{file} is damaged ({error}). Run distill or bench again.") from None
+    if not isinstance(found, dict) or found.get("schema") not in schemas:
+        schema = found.get("schema") if isinstance(found, dict) else None
+        raise RunError(
+            f"{file} has schema {schema}, expected {' or '.join(map(str, schemas))}. It was written by another version."
+        )
+    return found
+
+
+def _toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{file} cannot be read ({error}). Run distill again.") from None
+
+
+def _curves(file: Path) -> tuple[tuple[Curve, ...], int]:
+    """The stages in the order they ran, and how many lines were of no use."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    stages: dict[str, list[dict[str, Any]]] = {}
+    unreadable = 0
+    for line in lines:
+        try:
+            record = json.loads(line)
+            stages.setdefault(str(record.pop("stage")), []).append(record)
+            record["epoch"] = int(record["epoch"])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            unreadable += 1
+    return tuple(
+        _curve(stage, [one for one in records if "epoch" in one]) for stage, records in stages.items()
+    ), unreadable
+
+
+def _curve(stage: str, records: Sequence[Mapping[str, Any]]) -> Curve:
+    names = [name for name in (records[0] if records else {}) if name not in ("epoch", "kept")]
+    figures = {name: tuple(_number(one.get(name)) for one in records) for name in names}
+    kept = records[-1].get("kept") if records else None
+    return Curve(stage, tuple(one["epoch"] for one in records), figures, kept or None)
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else math.nan

@@ -1,0 +1,81 @@
+"""Everything a run reads before it writes a byte: the graph, and what teachers from outside say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from graph2mlp.config import RunConfig
+from graph2mlp.data.graph import GraphData
+from graph2mlp.errors import ConfigError, DataError, KnowledgeError
+from graph2mlp.run import run_graph
+from graph2mlp.teachers.extract import extract_knowledge
+from graph2mlp.teachers.files import as_logits, check_teaches, read_knowledge
+from graph2mlp.teachers.knowledge import TeacherKnowledge
+from graph2mlp.teachers.load_own import load_own_teacher
+from graph2mlp.teachers.own import OwnTeacher
+
+__all__ = ["Inputs", "read_inputs"]
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What a run reads before it writes: the full graph, what training may see of it, what outsiders say."""
+
+    graph: GraphData
+    observed: GraphData
+    knowledge: tuple[TeacherKnowledge, ...]
+    """From files, or what a teacher of the user's own said of the observed graph; row i about its node i."""
+    teacher: OwnTeacher | None = None
+
+
+def read_inputs(config: RunConfig, files: Sequence[Path] = ()) -> Inputs:
+    """Read and check everything a run depends on, so that a mistake costs nothing.
+
+    Raises:
+        Graph2MLPError: the graph, a knowledge file or the user's own teacher is missing, damaged, or does not fit.
+    """
+    if files and config.teacher.own:
+        raise ConfigError("Give --knowledge or a teacher of your own (--teacher-module, --teacher-weights), not both.")
+    graph = run_graph(config)
+    observed = graph.observed()
+    _check_classes(graph)
+    if config.teacher.own and config.hyper.needs_teacher:
+        return _own_inputs(config, graph, observed)
+    knowledge = tuple(read_knowledge(file, graph) for file in files)
+    for file, one in zip(files, knowledge, strict=True):
+        if bool(torch.isin(one.node_ids, graph.split.unseen).any()):
+            raise KnowledgeError(
+                f"{file} speaks of nodes that are unseen in the production setting with seed {config.seed}. "
+                "Extract it from the observed graph only."
+            )
+        check_teaches(one.aligned(observed), observed, force=config.teacher.force)
+        if one.graph and one.graph != observed.fingerprint():
+            raise KnowledgeError(
+                f"{file} was extracted from another graph, or from this one with another split, whose training labels "
+                "may be test labels here. Use the same graph, seed and setting, or extract it again."
+            )
+    return Inputs(graph, observed, knowledge)
+
+
+def _check_classes(graph: GraphData) -> None:
+    sizes = torch.bincount(graph.y[graph.split.train], minlength=graph.num_classes)
+    if bool((sizes == 0).any()):
+        names = ", ".join(f"'{graph.class_names[int(c)]}'" for c in torch.nonzero(sizes == 0)[:3])
+        raise DataError(
+            f"Graph '{graph.name}': {int((sizes == 0).sum())} of {graph.num_classes} classes ({names}) have no "
+            "training node, so nothing can learn them. Put nodes of each class into train, or label them -1 (unknown)."
+        )
+
+
+def _own_inputs(config: RunConfig, graph: GraphData, observed: GraphData) -> Inputs:
+    """The user's teacher, asked about the observed graph only, as in training."""
+    teacher = load_own_teacher(config.teacher, observed)
+    teacher.find_last_layer(observed)
+    said = extract_knowledge(teacher, observed, name=config.teacher.label)
+    said = replace(said, logits=as_logits(said.logits))
+    check_teaches(said, observed, force=config.teacher.force)
+    return Inputs(graph, observed, (said,), teacher)

@@ -1,0 +1,73 @@
+"""Nodes keep their names from the user's table to the answers; a device's requests speak of them by these names."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from graph2mlp.errors import RequestError
+from graph2mlp.export.bundle import open_bundle
+from graph2mlp.export.names import NodeNames
+from graph2mlp.export.runtime import Predictor
+from tests.cli import assert_one_line_error, distill, invoke
+from tests.graphs import FEATURES, community_graph
+from tests.own_graphs import node_ids, save_folder, write_table
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A NOSMOG bundle of a folder whose nodes are called `user-0`, `user-7`, ..."""
+    folder = tmp_path_factory.mktemp("names")
+    save_folder(community_graph(), folder / "mine")
+    done = distill(folder / "mine", folder / "run", "--method", "nosmog")
+    assert done.exit_code == 0, done.output
+    assert invoke("export", folder / "run", "--onnx", "--out", folder / "bundle").exit_code == 0
+    return folder / "bundle"
+
+
+def test_requests_name_neighbours_as_the_user_does(bundle: Path, tmp_path: Path) -> None:
+    """A row number would be somebody else's node as soon as ids are no row numbers; answers carry class names."""
+    x = np.full((3, FEATURES), 0.5, np.float32)
+    want = Predictor(bundle).predict(x=x, neighbors=np.array([[3, -1], [4, 5], [-1, -1]]))
+    ids = node_ids(61)
+    header = ["id", *(f"x{i}" for i in range(FEATURES)), "neighbors"]
+    near = [ids[3], f"{ids[4]} {ids[5]}", ""]
+    rows = [[name, *x[0].tolist(), cell] for name, cell in zip("abc", near, strict=True)]
+    source = write_table(tmp_path / "r.csv", header, rows)
+    assert invoke("predict", bundle, source, "--out", tmp_path / "a.csv").exit_code == 0
+    with (tmp_path / "a.csv").open() as file:
+        answers = list(csv.DictReader(file))
+    names = open_bundle(bundle).manifest.class_names
+    assert names == ("class a", "class b", "class c")
+    assert [row["label"] for row in answers] == [names[label] for label in want.labels]
+    assert np.allclose([float(row["probability"]) for row in answers], want.probabilities.max(1), atol=1e-6)
+    np.savez(tmp_path / "r.npz", x=x, neighbors=np.array([[ids[3], ""], [ids[4], ids[5]], ["", ""]]))
+    assert invoke("predict", bundle, tmp_path / "r.npz", "--out", tmp_path / "b.npz").exit_code == 0
+    assert list(np.load(tmp_path / "b.npz")["label"]) == [row["label"] for row in answers]
+
+
+def test_unknown_name(bundle: Path, tmp_path: Path) -> None:
+    """The old habit of row numbers, or a node that joined later: the message shows what a name looks like."""
+    rows = [["a", *[0.5] * FEATURES, "3"]]
+    write_table(tmp_path / "r.csv", ["id", *(f"x{i}" for i in range(FEATURES)), "neighbors"], rows)
+    assert_one_line_error(invoke("predict", bundle, tmp_path / "r.csv"), "request 0", "'3'", "user-0")
+
+
+def test_names_with_spaces_are_separated_by_semicolons() -> None:
+    """`New York` is one place."""
+    names = NodeNames(np.array(["New York", "Rome", "Den Haag"]))
+    assert names.positions("Den Haag; Rome", "here").tolist() == [2, 1]
+    assert names.positions(["New York"], "here").tolist() == [0]
+    assert names.positions("", "here").tolist() == []
+    with pytest.raises(RequestError, match="separated by ';'"):
+        names.positions("New York Rome", "here")
+
+
+def test_numbers_are_looked_up_as_they_are_written() -> None:
+    """Ids of a parquet file are numbers, of a csv file text."""
+    names = NodeNames(np.array([70, 5, 900]))
+    assert names.positions("900 70", "here").tolist() == [2, 0]
+    assert names.table(np.array([[5, -1]]), "here").tolist() == [[1, -1]]

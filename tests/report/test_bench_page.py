@@ -1,0 +1,146 @@
+"""The page of a bench, and of several bundles together."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from graph2mlp.errors import RunError
+from graph2mlp.report import write_bench_report
+from tests.report.folders import bench, tree, words
+
+
+def _page(tmp_path: Path, *records: dict[str, Any]) -> str:
+    files = []
+    for number, record in enumerate(records):
+        files.append(tmp_path / f"{number}.json")
+        files[-1].write_text(json.dumps(record))
+    write_bench_report(tmp_path / "page.html", files)
+    return (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_headline_and_key_figures(tmp_path: Path) -> None:
+    """The bundle at its smallest batch, against the teacher of that batch."""
+    shown = words(_page(tmp_path, bench()))
+    assert "The bundle answers one request in 5.4 µs, 31.4 times faster than its teacher" in shown
+    assert "with neighbour fetch (169 µs)" in shown
+    assert "99th percentile 11.3 µs of 5,001 calls" in shown
+    assert "with checks 16.1 µs" in shown
+    assert "accuracy 82.1 %" in shown
+
+
+def test_every_figure_is_on_the_page(tmp_path: Path) -> None:
+    """A figure that does not follow its file is a constant somebody left in."""
+    record = bench()
+    page = _page(tmp_path, record)
+    for number, row in enumerate(record["rows"]):
+        for key, value in row.items():
+            changed = copy.deepcopy(record)
+            if isinstance(value, bool) or value is None:
+                continue
+            changed["rows"][number][key] = value * 2 if not isinstance(value, str) else value + " two"
+            assert _page(tmp_path, changed) != page, (row["what"], key)
+
+
+def test_later_form_of_the_file(tmp_path: Path) -> None:
+    """Rows name their bundle and their yardstick; arrivals and failures have tables; empty columns are left out."""
+    record = bench()
+    record |= {"schema": 2, "settings": {}, "block_p50_us": []}
+    for row in record["rows"]:
+        row |= {"bundle": "" if "teacher" in row["what"] else "here/bundle", "ratio_to": "teacher, k-hop fetch"}
+        row |= {"preset": "", "energy_uj": None, "accuracy_n": 427}
+    record["server"] = [{"what": "bundle", "rate": 41000.0, "bundle": "here/bundle"}]
+    record["failed"] = [{"what": "bundle, int4", "scenario": "batch", "batch": 1, "reason": "no <such> kernel"}]
+    shown = words(_page(tmp_path, record))
+    assert "graph2mlp bench · here/bundle" in shown
+    assert "31.4 times faster" in shown
+    assert "41,000" in shown
+    assert "no <such> kernel" in shown
+    assert "measured here, 427 requests" in shown
+    assert "energy" not in shown
+    for row in record["rows"]:
+        row["ratio_to"] = "bundle, with checks"
+    shown = words(_page(tmp_path, record))
+    assert "than its teacher" not in shown
+    assert "how many times faster than: bundle, with checks" in shown
+
+
+def test_several_bundles(tmp_path: Path) -> None:
+    """Each has its name at its rows; rows of two machines come with a warning."""
+    other = bench(bundle="runs/wide/int8.zip", scale=2.0)
+    page = _page(tmp_path, bench(), other)
+    shown = words(page)
+    assert "graph2mlp bench · 2 bundles" in shown
+    assert "bundle, the fastest of 2 bundles, answers one request in 5.4 µs" in shown
+    assert "int8.zip: bundle, run only" in shown
+    assert "int8.zip: teacher, k-hop fetch" in shown
+    assert "bundle: bundle, run only" in shown
+    assert "several machines" not in shown
+    other["environment"] = {"cpu": "another"}
+    assert "several machines" in words(_page(tmp_path, bench(), other))
+    tree(page)
+
+
+def test_optional_and_unknown_figures(tmp_path: Path) -> None:
+    """Rows of a later version: more percentiles are drawn, other figures are in the table, text is escaped."""
+    record = bench()
+    record["rows"][0] |= {"p90_us": 5.9, "p999_us": 44.4, "status": "<passed>", "requests_per_s": 185000}
+    shown = words(_page(tmp_path, record))
+    assert "p50 · p90 · p95 · p99 · p99.9, µs" in shown
+    assert "<passed>" in shown
+    assert "185,000" in shown
+
+
+def test_failed_rows_do_not_cost_the_page(tmp_path: Path) -> None:
+    """A row without times is in the table and in no chart."""
+    record = bench()
+    for key in ("p50_us", "p95_us", "p99_us", "cpu_us", "ratio", "accuracy"):
+        record["rows"][3][key] = None
+    shown = words(_page(tmp_path, record))
+    assert shown.count("teacher, whole graph") == 4  # batch 64: bar, spread; and both lines of the table
+    for row in record["rows"]:
+        row["p50_us"] = None
+    assert "Nothing was measured" in words(_page(tmp_path, record))
+
+
+def test_one_row_alone(tmp_path: Path) -> None:
+    """A device has the bundle only: no teacher to compare with, nothing to weigh accuracy against."""
+    record = bench()
+    record["rows"] = record["rows"][:1]
+    record["rows"][0]["ratio"] = None
+    shown = words(_page(tmp_path, record))
+    assert "The bundle answers one request in 5.4 µs." in shown
+    assert "Accuracy against latency" not in shown
+
+
+def test_no_bench_is_refused(tmp_path: Path) -> None:
+    """A run's result given by mistake, or nothing at all."""
+    with pytest.raises(RunError, match="is not a bench"):
+        _page(tmp_path, {"schema": 1, "runs": []})
+    with pytest.raises(RunError, match="absent"):
+        write_bench_report(tmp_path / "page.html", [tmp_path / "absent.json"])
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_module_as_a_command(tmp_path: Path) -> None:
+    """`python -m graph2mlp.report` says where the page lies, and errors are one line."""
+    import typer
+
+    from graph2mlp.report.__main__ import main
+
+    app = typer.Typer()
+    app.command()(main)
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps(bench()))
+    done = CliRunner().invoke(app, [str(file), "--html", str(tmp_path / "a.html")])
+    assert done.exit_code == 0, done.output
+    assert f"report: {tmp_path / 'a.html'}" in done.stdout
+    assert CliRunner().invoke(app, [str(file)]).exit_code == 2
+    missing = CliRunner().invoke(app, [str(tmp_path / "no run")])
+    assert missing.exit_code == 1
+    assert missing.stderr.startswith("error: ")
