@@ -1,4 +1,4 @@
-"""What a practitioner should conclude from a run: what distillation changed, what features can do, when to keep the GNN."""
+"""What to conclude from a run: what distillation changed, what features can do, when to keep the GNN."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ def resolve_config(
     given: dict[str, Any] = _read_toml(file) if file else {}
     arguments = {"graph": graph, "method": method, "setting": setting, "seed": seed, "root": root}
     arguments["undirected"] = undirected
-    top: dict[str, Any] = {"method": "nosmog", "setting": "transductive", "seed": 0, "root": None, "undirected": False}
+    top: dict[str, Any] = {"method": "blend", "setting": "transductive", "seed": 0, "root": None, "undirected": False}
     top |= {key: given.pop(key) for key in _TOP if key in given}
     top |= {key: value for key, value in arguments.items() if value is not None}
     if not isinstance(top.get("graph"), str):

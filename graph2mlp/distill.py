@@ -41,7 +41,7 @@ from graph2mlp.training.checkpoint import Checkpoint
 from graph2mlp.training.journal import Journal
 from graph2mlp.training.loop import EpochLog, Fitted
 from graph2mlp.training.metrics import accuracy
-from graph2mlp.training.student import train_student
+from graph2mlp.training.student import answer, train_student
 
 __all__ = ["Inputs", "claim_folder", "distill", "read_inputs"]
 
@@ -271,7 +271,7 @@ def _result(
             "layers": student.spec.layers,
             "hidden": student.spec.hidden,
             "parameters": student.num_parameters,
-            "val": fitted.best.accuracy,
+            "val": accuracy(answer(student, graph, table, graph.split.val), graph.y[graph.split.val]),
             **evaluate_student(student, graph, table),
             "agreement": agree,
             "epochs": fitted.epochs,

@@ -157,7 +157,8 @@ def _load_student(path: Path) -> Student:
         with safe_open(path, framework="pt") as file:
             about = file.metadata() or {}
         with torch.random.fork_rng(devices=[]):  # the first weights are drawn, only to be replaced
-            student = build_student(about.get("kind", "mlp"), json.loads(about["spec"]))
+            spec = json.loads(about["spec"])
+            student = build_student(spec.pop("kind", "mlp"), spec)
         student.load_state_dict(load_file(path))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, ConfigError) as error:
         reason = str(error).splitlines()[0]
@@ -190,10 +191,11 @@ def _read_result(path: Path) -> dict[str, Any]:
 
 def save_student(student: Student, path: Path) -> None:
     """Weights, and the kind and spec to rebuild the network, as safetensors in one step."""
-    spec = json.dumps({field.name: getattr(student.spec, field.name) for field in fields(student.spec)})
+    # One entry: safetensors writes several in an order that changes, and equal runs must be equal files.
+    spec = {"kind": student.kind} | {field.name: getattr(student.spec, field.name) for field in fields(student.spec)}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in student.state_dict().items()}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, {"kind": student.kind, "spec": spec})
+        save_file(tensors, temporary, {"spec": json.dumps(spec)})
 
 
 def versions() -> dict[str, str]:

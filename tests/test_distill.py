@@ -29,7 +29,7 @@ def graph_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(request: pytest.FixtureRequest, graph_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run in each setting; tests only read it."""
     out = tmp_path_factory.mktemp("runs") / "run"
-    result = distill(graph_file, out, "--setting", request.param, "--seed", 1)
+    result = distill(graph_file, out, "--method", "nosmog", "--setting", request.param, "--seed", 1)
     assert result.exit_code == 0, result.output
     assert f"run: {out}" in result.stdout
     assert f"report: {out / 'report.html'}" in result.stdout
@@ -65,6 +65,14 @@ def test_result_has_the_fixed_schema(run: Path, graph_file: Path) -> None:
     assert all(value >= 0 for value in result["seconds"].values())
     assert result["peak_rss_mb"] > 50
     assert {"graph2mlp", "python", "torch", "numpy"} <= set(result["versions"])
+
+
+def test_method_of_a_user_who_names_none(graph_file: Path, tmp_path: Path) -> None:
+    """The recipe that measured best is what a user gets; a teacher of the user's choice takes the place of its own."""
+    assert distill(graph_file, tmp_path / "run", "--teacher", "gcn").exit_code == 0
+    result = result_of(tmp_path / "run")
+    assert (result["method"], result["teacher"]["name"]) == ("blend", "gcn")
+    assert load_config(tmp_path / "run" / "config.toml").structure.encoder == "laplacian+smoothed"
 
 
 def test_production_mix(run: Path) -> None:
@@ -188,7 +196,7 @@ def test_knowledge_from_a_file(run: Path, graph_file: Path, tmp_path: Path) -> N
     setting = result_of(run)["setting"]
     out = tmp_path / "run"
     file = run / "knowledge" / "sage.safetensors"
-    done = distill(graph_file, out, "--setting", setting, "--seed", 1, "--knowledge", file)
+    done = distill(graph_file, out, "--method", "nosmog", "--setting", setting, "--seed", 1, "--knowledge", file)
     assert done.exit_code == 0, done.output
     first, second = result_of(run), result_of(out)
     assert second["fingerprint"] == first["fingerprint"]

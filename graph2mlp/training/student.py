@@ -12,12 +12,11 @@ from graph2mlp.methods.base import Method, Stage, Team
 from graph2mlp.structure.requests import neighbour_requests
 from graph2mlp.structure.table import StructureTable
 from graph2mlp.students.base import Student, StudentInput, StudentOutput, StudentSpec
-from graph2mlp.training.batches import student_inputs
 from graph2mlp.training.checkpoint import Checkpoint
 from graph2mlp.training.loop import EpochLog, Fitted, fit, silent
-from graph2mlp.training.metrics import Score, score
 from graph2mlp.training.objective import DistillObjective, single_player
 from graph2mlp.training.seed import seeded
+from graph2mlp.training.validation import validation_score
 
 __all__ = ["answer", "train_student"]
 
@@ -46,14 +45,8 @@ def train_student(
         team = method.team(student, stage, generator, terms)
         if team is None:
             team = single_player(student, stage, generator, DistillObjective(student, terms))
-        val = stage.graph.split.val
-        inputs, labels = student_inputs(stage, val), stage.graph.y[val]
-
-        def evaluate() -> Score:
-            return score(student(inputs).logits, labels)
-
         if team.evaluate is None:
-            team = replace(team, evaluate=evaluate)
+            team = replace(team, evaluate=validation_score(student, stage))
         fitted = _fit(student, team, stage, generator, log, checkpoint, burn_in=stage.train.burn_in)
         if spent is not None:
             seconds, cpu = fitted.seconds + spent.seconds, fitted.cpu_seconds + spent.cpu_seconds

@@ -24,7 +24,8 @@ def _times(**p50: float) -> Callable[..., dict[int, dict[str, Latency]]]:
 
     def measure(passed, requests, batches, *, seconds):
         def one(us: float) -> Latency:
-            return Latency(n=9, p50_us=us, p95_us=us, p99_us=None, mean_us=us, min_us=us, cpu_us=us)
+            times = {f"{name}_us": us for name in ("p50", "p90", "p95", "mean", "min", "cpu")}
+            return Latency(n=9, p99_us=None, spread=None, block_p50_us=(us,), **times)
 
         return {batch: {name: one(p50.get(name.replace("-", "_"), 50.0)) for name in passed} for batch in batches}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -121,10 +122,12 @@ def test_bench_serves_the_own_teacher(tmp_path: Path) -> None:
     assert distill("tiny.npz", out, "--method", "glnn", *OWN).exit_code == 0
     assert invoke("export", out, "--onnx").exit_code == 0
     bench = ("bench", out / "bundle", "--batch", "1", "--seconds", "0.02", "--against", out)
-    assert_one_line_error(invoke(*bench), "--teacher-module g2m_mine:Net")
-    done = invoke(*bench, "--teacher-module", "g2m_mine:Net")
+    rows = tmp_path / "rows.json"
+    assert invoke(*bench, "--json", rows).exit_code == 0
+    assert "add --teacher-module g2m_mine:Net" in json.loads(rows.read_text())["failed"][0]["reason"]
+    done = invoke(*bench, "--teacher-module", "g2m_mine:Net", "--json", rows)
     assert done.exit_code == 0, done.output
-    assert "teacher" in done.stdout
+    assert json.loads(rows.read_text())["rows"][0]["what"].startswith("teacher")
     teacher = open_run(out, allowed_code="g2m_mine:Net").teacher()
     assert teacher.hops == 3, "two layers, and one hop more for the degrees in the normalisation"
 

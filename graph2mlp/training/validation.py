@@ -1,0 +1,37 @@
+"""How well a student answers the validation nodes, asked in every form it is trained for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from statistics import fmean
+
+import torch
+
+from graph2mlp.methods.base import Stage
+from graph2mlp.students.base import Student, StudentInput
+from graph2mlp.training.batches import student_inputs
+from graph2mlp.training.metrics import Score, score
+
+__all__ = ["validation_score"]
+
+
+def validation_score(student: Student, stage: Stage) -> Callable[[], Score]:
+    """The mean of accuracy and of cross-entropy over the forms of request that training practises:
+
+    as a known node; by its neighbours alone (`train.as_unseen`); without edges (`student.structure_dropout`). Scored as
+    known nodes only, the epoch would be chosen with no regard to the new nodes the student is also meant for.
+    """
+    val = stage.graph.split.val
+    labels, known = stage.graph.y[val], student_inputs(stage, val)
+    asked = [known]
+    if stage.structure is not None and known.structure is not None:
+        if stage.train.as_unseen:
+            asked.append(StudentInput(known.features, stage.structure.neighbour_means(stage.graph)[val]))
+        if student.spec.structure_dropout:
+            asked.append(StudentInput(known.features, torch.zeros_like(known.structure)))
+
+    def evaluate() -> Score:
+        scores = [score(student(inputs).logits, labels) for inputs in asked]
+        return Score(fmean(one.accuracy for one in scores), fmean(one.negative_loss for one in scores))
+
+    return evaluate
