@@ -1,91 +1,127 @@
-"""What to conclude from a run: what distillation changed, what features can do, when to keep the GNN."""
+"""What to conclude from a run: what distillation changed, what features can do, when to keep the GNN. No torch."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
 from typing import Any
 
-__all__ = ["advise", "margin"]
+from graph2mlp.significance import chance
 
-_NAMES = {
+__all__ = ["Gap", "advice", "advise", "run_advice", "seeds_advice"]
+
+PARTS = {
     "test": "test nodes",
     "tran": "known nodes",
     "ind": "new nodes with edges",
     "cold": "new nodes without edges",
 }
-_Z = 1.96
+_LIKELY = 0.05
+_WIDTHS = 1.96
 
 
-def margin(accuracy: float, nodes: int) -> float:
-    """Half the width of the 95 % interval of an accuracy over `nodes` nodes: a difference below it may be chance."""
-    return _Z * math.sqrt(max(accuracy * (1 - accuracy), 0.25 / max(nodes, 1)) / max(nodes, 1))
+@dataclass(frozen=True)
+class Gap:
+    """How much more often the student is right than somebody else, as a fraction, and whether chance could do that."""
+
+    difference: float
+    sure: bool
 
 
-def advise(result: Mapping[str, Any], nodes: Mapping[str, int]) -> list[str]:
-    """One to three sentences; `nodes` says how many nodes each accuracy of the result stands on.
+Gaps = Mapping[str, Gap]
+"""By part of the nodes; see `PARTS`."""
 
-    `result` is a run's result, or the mean over seeds (with the same keys). Accuracies are compared with the teacher's,
-    and a difference within the interval of either is called no difference.
+
+def advice(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The sentences that belong to a page of these runs; none for runs of a version that gave none."""
+    return seeds_advice(results) if len(results) > 1 else list(results[0].get("advice", ()))
+
+
+def run_advice(result: Mapping[str, Any], parts: Mapping[str, Any]) -> list[str]:
+    """The sentences for one run, from its result and the counts of `breakdown`.
+
+    Student and teacher are compared node by node (exact McNemar test), student and plain MLP by their two shares.
     """
-    student, mlp, teacher = result["student"], result["mlp"], result.get("teacher") or {}
-    parts = [part for part in _NAMES if part in student and nodes.get(part)]
+    student, teacher = result["student"], result["teacher"] or {}
+    told: dict[str, Gap] = {}
+    mlp: dict[str, Gap] = {}
+    for name, part in parts.items():
+        if name in student and name in teacher and "gained" in part:
+            sure = chance(part["gained"], part["lost"]) < _LIKELY
+            told[name] = Gap(student[name] - teacher[name], sure)
+        if name in student and name in result["mlp"]:
+            mlp[name] = _two_shares(student[name], result["mlp"][name], part["nodes"])
+    return advise(told, mlp, result.get("fcr"), plain=result["method"] == "mlp")
+
+
+def seeds_advice(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The sentences for several seeds: differences seed by seed, sure when twice their standard error lies above 0."""
+    told: dict[str, Gap] = {}
+    mlp: dict[str, Gap] = {}
+    for name in PARTS:
+        for role, gaps in (("teacher", told), ("mlp", mlp)):
+            pairs = [(run["student"].get(name), (run[role] or {}).get(name)) for run in runs]
+            apart = [a - b for a, b in pairs if a is not None and b is not None]
+            if len(apart) == len(runs):
+                sure = abs(fmean(apart)) > 2 * stdev(apart) / math.sqrt(len(apart))
+                gaps[name] = Gap(fmean(apart), sure)
+    ratios = [run["fcr"]["percent"] for run in runs if (run.get("fcr") or {}).get("percent") is not None]
+    fcr = {"percent": fmean(ratios)} if ratios else runs[0].get("fcr")
+    return advise(told, mlp, fcr, plain=runs[0]["method"] == "mlp")
+
+
+def advise(teacher: Gaps, mlp: Gaps, fcr: Mapping[str, Any] | None, *, plain: bool = False) -> list[str]:
+    """What was gained and lost, what features can do, what to deploy; nothing for a `plain` MLP without a teacher."""
+    if plain:
+        return []
     lines = []
-    if compared := [part for part in parts if part in teacher]:
-        lines.append(f"Against the teacher, in points: {_differences(student, teacher, compared, nodes)}.")
-    lines.append(f"Against a plain MLP: {_differences(student, mlp, parts, nodes)}.")
-    lines += _features(result.get("fcr"))
-    lines.append(_verdict(student, mlp, teacher, parts, compared, nodes))
+    if teacher:
+        lines.append(f"Against its teacher, in points: {_points(teacher)}.")
+    lines.append(f"Against a plain MLP, in points: {_points(mlp)}.")
+    lines += _features(fcr)
+    lines.append(_decision(teacher, mlp))
     return lines
 
 
-def _differences(
-    student: Mapping[str, float], other: Mapping[str, float], parts: Sequence[str], nodes: Mapping[str, int]
-) -> str:
-    told = []
-    for part in parts:
-        gain = student[part] - other[part]
-        chance = "" if _differ(student, other, part, nodes) else " (may be chance)"
-        told.append(f"{_NAMES[part]} {100 * gain:+.1f}{chance}")
-    return ", ".join(told)
+def _two_shares(a: float, b: float, nodes: int) -> Gap:
+    error = math.sqrt((a * (1 - a) + b * (1 - b)) / max(nodes, 1))
+    return Gap(a - b, abs(a - b) > _WIDTHS * error)
 
 
-def _differ(a: Mapping[str, float], b: Mapping[str, float], part: str, nodes: Mapping[str, int]) -> bool:
-    return abs(a[part] - b[part]) > max(margin(a[part], nodes[part]), margin(b[part], nodes[part]))
+def _points(gaps: Gaps) -> str:
+    return ", ".join(
+        f"{PARTS[name]} {100 * gap.difference:+.1f}{'' if gap.sure else ' (may be chance)'}"
+        for name, gap in gaps.items()
+    )
 
 
 def _features(fcr: Mapping[str, Any] | None) -> list[str]:
-    """The feature contribution ratio in words."""
+    """The feature contribution ratio in words (Cold Brew, ICLR 2022)."""
     if not fcr:
         return []
     percent = fcr.get("percent")
     if percent is None:
         return [f"What features contribute (FCR) cannot be said: {fcr['reason']}."]
     if percent < 100 / 3:
-        words = "edges carry most of it; a student without structure, or a node without edges, will be much worse"
+        words = "edges carry most of it, so a student without structure, and a node without edges, will do worse"
     elif percent < 200 / 3:
-        words = "features and edges both matter; keep structure in the request"
+        words = "features and edges both matter, so keep structure in the request"
     elif percent <= 100:
-        words = "features do most of it; a student that reads features only is worth a try"
+        words = "features do most of it; a student that reads features alone is worth a try (--method glnn)"
     else:
-        words = "features alone do better than the GNN; its edges hurt more than they help"
-    return [f"Features contribute {percent:.0f} % of what the GNN knows (FCR on validation nodes): {words}."]
+        words = "features alone do better than the GNN, whose edges hurt more than they help"
+    return [f"Features contribute {percent:.0f} % of what the GNN knows (FCR, validation nodes): {words}."]
 
 
-def _verdict(
-    student: Mapping[str, float],
-    mlp: Mapping[str, float],
-    teacher: Mapping[str, float],
-    parts: Sequence[str],
-    compared: Sequence[str],
-    nodes: Mapping[str, int],
-) -> str:
-    if not any(student[part] > mlp[part] and _differ(student, mlp, part, nodes) for part in parts):
-        return "Deploy the plain MLP: the student is not better than it, and it needs no teacher."
-    lost = [p for p in compared if student[p] < teacher[p] and _differ(student, teacher, p, nodes)]
-    if lost:
-        names = " and ".join(_NAMES[part] for part in lost)
-        return f"Keep the GNN for {names} where accuracy counts more than latency; deploy the student elsewhere."
-    if not compared:
+def _decision(teacher: Gaps, mlp: Gaps) -> str:
+    if not any(gap.sure and gap.difference > 0 for gap in mlp.values()):
+        return "Deploy the plain MLP: the student is not clearly better, and it needs no teacher."
+    worse = [PARTS[name] for name, gap in teacher.items() if gap.sure and gap.difference < 0]
+    if worse:
+        where = " and ".join(worse)
+        return f"Keep the GNN for {where} if accuracy counts more than latency; otherwise deploy the student."
+    if not teacher:
         return "Deploy the student."
-    return "Deploy the student: nothing measured here speaks for the GNN, except scoring all nodes in one pass."
+    return "Deploy the student: nothing measured here speaks for the GNN, except scoring every node in one pass."

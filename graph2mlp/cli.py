@@ -144,6 +144,8 @@ def distill(
             else:
                 result = distill_seeds(settings, seeds, out, **how)
         _show(result_table(result))
+        for line in result["advice"]:
+            typer.echo(line)
         typer.echo(f"run: {out}")
         typer.echo(f"report: {out / 'report.html'}")
 

@@ -6,32 +6,28 @@ import shutil
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-import torch
-
 from graph2mlp.atomic import write_json, write_text
-from graph2mlp.breakdown import breakdown
 from graph2mlp.config import RunConfig, load_config
 from graph2mlp.console import Reporter
 from graph2mlp.data.graph import GraphData
 from graph2mlp.errors import ConfigError, RunError
-from graph2mlp.evaluation import evaluate_knowledge, evaluate_student, evaluate_teacher, student_agreement
+from graph2mlp.evaluation import evaluate_knowledge, evaluate_teacher
 from graph2mlp.losses.extra import LossConfig
-from graph2mlp.measure import environment, peak_rss_mb
 from graph2mlp.methods.base import Stage
 from graph2mlp.methods.mlp import MLP
 from graph2mlp.report import PAGE, write_report
-from graph2mlp.run import SCHEMA, Run, open_run, save_student, versions
+from graph2mlp.results import Cost, Finished, run_result
+from graph2mlp.run import Run, open_run, save_student
 from graph2mlp.run_inputs import Inputs, read_inputs
 from graph2mlp.structure import encode_structure
 from graph2mlp.structure.table import StructureTable
 from graph2mlp.students.base import Student, StudentSpec
 from graph2mlp.teachers.cache import obtain_teacher, save_teacher
 from graph2mlp.teachers.ensemble import Ensemble
-from graph2mlp.teachers.extract import weights_fingerprint
 from graph2mlp.teachers.knowledge import TeacherKnowledge
 from graph2mlp.teachers.load_own import save_own_teacher
 from graph2mlp.teachers.models import Teacher
@@ -39,19 +35,11 @@ from graph2mlp.teachers.own import OwnTeacher
 from graph2mlp.threads import torch_threads, training_threads
 from graph2mlp.training.checkpoint import Checkpoint
 from graph2mlp.training.journal import Journal
-from graph2mlp.training.loop import EpochLog, Fitted
+from graph2mlp.training.loop import EpochLog
 from graph2mlp.training.metrics import accuracy
-from graph2mlp.training.student import answer, train_student
+from graph2mlp.training.student import train_student
 
 __all__ = ["Inputs", "claim_folder", "distill", "read_inputs"]
-
-
-@dataclass(frozen=True)
-class _Cost:
-    """Seconds of wall clock, and of this process's CPU time (None where it was not noted)."""
-
-    wall: float
-    cpu: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +48,7 @@ class _Teaching:
 
     knowledge: tuple[TeacherKnowledge, ...]
     summary: dict[str, Any] | None
-    cost: _Cost = _Cost(0.0, 0.0)
+    cost: Cost = field(default_factory=Cost)
     model: Teacher | None = None
 
 
@@ -153,9 +141,18 @@ def _run_stages(config: RunConfig, inputs: Inputs, out: Path, reporter: Reporter
     save_student(student, out / "student.safetensors")
     control = _control(config, spec, stage, journal, reporter)
     save_student(control, out / "mlp.safetensors")
-    result = _result(config, graph, teaching, table, student, fitted, control, structure_cost)
-    knowledge = teaching.knowledge[0] if teaching.knowledge else None
-    details = breakdown(graph, table, student, control, knowledge=knowledge, teacher=teaching.model)
+    made = Finished(
+        graph=graph,
+        knowledge=teaching.knowledge,
+        teacher=teaching.summary,
+        model=teaching.model,
+        table=table,
+        student=student,
+        fitted=fitted,
+        control=control,
+        costs={"teacher": teaching.cost, "structure": structure_cost},
+    )
+    result, details = run_result(config, made)
     write_json(out / "breakdown.json", details)
     write_json(out / "result.json", result)
     shutil.rmtree(out / "checkpoint", ignore_errors=True)
@@ -196,7 +193,7 @@ def _teach(config: RunConfig, inputs: Inputs, out: Path, journal: Journal, repor
         weights = cast(Ensemble, trained.model).weights.tolist()
         members = zip(trained.members, weights, strict=True)
         summary["members"] = [{"name": one.knowledge.name, "val": one.val, "weight": w} for one, w in members]
-    cost = _Cost(trained.seconds, trained.cpu_seconds)
+    cost = Cost(trained.seconds, trained.cpu_seconds)
     return _Teaching((trained.knowledge.aligned(observed),), summary, cost, trained.model)
 
 
@@ -218,15 +215,15 @@ def _taught_by_own(config: RunConfig, inputs: Inputs, teacher: OwnTeacher, out: 
 
 def _structure(
     config: RunConfig, observed: GraphData, num_nodes: int, out: Path, reporter: Reporter
-) -> tuple[StructureTable | None, _Cost]:
+) -> tuple[StructureTable | None, Cost]:
     if not config.hyper.reads_structure:
-        return None, _Cost(0.0, 0.0)
+        return None, Cost()
     started, cpu_started = time.perf_counter(), time.process_time()
     encoder, dim = config.structure.encoder, config.structure.dim
     with reporter.work(f"structure ({encoder})"):
         table = encode_structure(observed, encoder, dim=dim, seed=config.seed, num_nodes=num_nodes)
     table.save(out / "structure.safetensors")
-    return table, _Cost(time.perf_counter() - started, time.process_time() - cpu_started)
+    return table, Cost(time.perf_counter() - started, time.process_time() - cpu_started)
 
 
 def _control(config: RunConfig, spec: StudentSpec, stage: Stage, journal: Journal, reporter: Reporter) -> Student:
@@ -240,49 +237,3 @@ def _control(config: RunConfig, spec: StudentSpec, stage: Stage, journal: Journa
     with reporter.training("plain MLP", train.epochs) as progress:
         student, _fitted = train_student(MLP(), shape, plain, log=journal.stage("mlp", progress))
     return student
-
-
-def _result(
-    config: RunConfig,
-    graph: GraphData,
-    teaching: _Teaching,
-    table: StructureTable | None,
-    student: Student,
-    fitted: Fitted,
-    control: Student,
-    structure_cost: _Cost,
-) -> dict[str, Any]:
-    agree = student_agreement(student, teaching.knowledge[0], graph, table) if teaching.knowledge else None
-    return {
-        "schema": SCHEMA,
-        "graph": {
-            "name": graph.name,
-            "nodes": graph.num_nodes,
-            "edges": graph.num_edges,
-            "features": graph.num_features,
-            "classes": graph.num_classes,
-        },
-        "method": config.method,
-        "setting": config.setting,
-        "regime": student.regime,
-        "seed": config.seed,
-        "teacher": teaching.summary,
-        "student": {
-            "layers": student.spec.layers,
-            "hidden": student.spec.hidden,
-            "parameters": student.num_parameters,
-            "val": accuracy(answer(student, graph, table, graph.split.val), graph.y[graph.split.val]),
-            **evaluate_student(student, graph, table),
-            "agreement": agree,
-            "epochs": fitted.epochs,
-        },
-        "mlp": {"parameters": control.num_parameters, **evaluate_student(control, graph, None)},
-        "seconds": {"teacher": teaching.cost.wall, "structure": structure_cost.wall, "student": fitted.seconds},
-        "cpu_seconds": {"teacher": teaching.cost.cpu, "structure": structure_cost.cpu, "student": fitted.cpu_seconds},
-        "threads": torch.get_num_threads(),
-        "peak_rss_mb": peak_rss_mb(),
-        "fingerprint": weights_fingerprint(student),
-        "graph_fingerprint": graph.fingerprint(),
-        "versions": versions(),
-        "machine": {name: value for name, value in environment().items() if name in ("cpu", "cores", "os")},
-    }

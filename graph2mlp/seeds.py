@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from graph2mlp.advice import seeds_advice
 from graph2mlp.atomic import write_json
 from graph2mlp.config import RunConfig
 from graph2mlp.console import Reporter
@@ -52,7 +53,7 @@ def distill_seeds(
 
 
 def summarise(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """`{"schema", "runs", "mean", "std"}`; mean and population deviation of every number that varies with the seed."""
+    """`{"schema", "runs", "mean", "std", "advice"}`: mean and population deviation of every number that varies."""
     parts = ("teacher", "student", "mlp", "seconds", "cpu_seconds")
     kept = {part: [run[part] for run in runs] for part in parts if all(run[part] is not None for run in runs)}
     return {
@@ -60,6 +61,7 @@ def summarise(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "runs": list(runs),
         "mean": {part: _each(values, statistics.fmean) for part, values in kept.items()},
         "std": {part: _each(values, statistics.pstdev) for part, values in kept.items()},
+        "advice": seeds_advice(runs),
     }
 
 

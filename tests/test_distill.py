@@ -171,7 +171,7 @@ def test_several_seeds(graph_file: Path, tmp_path: Path) -> None:
     result = distill(graph_file, out, "--method", "glnn", "--seeds", 2)
     assert result.exit_code == 0, result.output
     summary = result_of(out)
-    assert set(summary) == {"schema", "runs", "mean", "std"}
+    assert set(summary) == {"schema", "runs", "mean", "std", "advice"}
     assert [one["seed"] for one in summary["runs"]] == [0, 1]
     assert summary["runs"] == [result_of(out / f"seed-{seed}") for seed in (0, 1)]
     tests = [one["student"]["test"] for one in summary["runs"]]

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from graph2mlp.report.markup import Markup, element, join
-from graph2mlp.report.statistics import FEW, wilson
 from graph2mlp.report.svg import WIDTH, Scale, figure, label, linear, marker, x_axis
 from graph2mlp.report.words import percent, points, shortened
+from graph2mlp.significance import FEW, wilson
 
 __all__ = ["Group", "Line", "group_chart", "setting_chart"]
 

@@ -8,8 +8,8 @@ from graph2mlp.report.data import RunFiles
 from graph2mlp.report.lines import reliability_chart
 from graph2mlp.report.markup import Markup, element
 from graph2mlp.report.page import absent, beside, charts, paragraph, section, table, tabular
-from graph2mlp.report.statistics import calibration_error
 from graph2mlp.report.words import PARTS, ROLES, percent, points
+from graph2mlp.significance import calibration_error
 
 __all__ = ["calibration_section", "confusion_section"]
 

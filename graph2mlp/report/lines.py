@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from graph2mlp.report.markup import Markup, element
-from graph2mlp.report.statistics import wilson
 from graph2mlp.report.svg import WIDTH, Scale, figure, label, linear, logarithmic, marker, x_axis
 from graph2mlp.report.words import percent
+from graph2mlp.significance import wilson
 
 __all__ = ["Series", "curve_chart", "reliability_chart"]
 

@@ -11,6 +11,7 @@ from graph2mlp.report.markup import element
 from graph2mlp.report.page import page, paragraph
 from graph2mlp.report.run_sections import (
     accuracy_section,
+    advice_section,
     groups_section,
     key_section,
 )
@@ -31,6 +32,7 @@ def run_html(runs: Sequence[RunFiles]) -> str:
         element("h1", headline(runs)),
         *(paragraph(words, class_="lead") for words in verdict(runs)),
         key_section(runs),
+        advice_section(runs),
         accuracy_section(runs),
         seeds_section(runs, opened) if len(runs) > 1 else None,
         groups_section(opened),

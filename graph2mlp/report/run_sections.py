@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 from statistics import pstdev
 from typing import Any
 
+from graph2mlp.advice import advice
 from graph2mlp.report.data import RunFiles
 from graph2mlp.report.dots import Group, Line, group_chart, setting_chart
 from graph2mlp.report.markup import Markup, element
 from graph2mlp.report.page import absent, beside, columns, details, key_figures, paragraph, section, table
-from graph2mlp.report.statistics import FEW, wilson
 from graph2mlp.report.verdict import mean, reading
 from graph2mlp.report.words import PARTS, ROLES, percent
+from graph2mlp.significance import FEW, wilson
 
-__all__ = ["accuracy_section", "groups_section", "key_section"]
+__all__ = ["accuracy_section", "advice_section", "groups_section", "key_section"]
 
 _MOST_GROUPS = 40
 
@@ -48,6 +49,12 @@ def key_section(runs: Sequence[RunFiles]) -> Markup:
     regime = str(result.get("regime", "unknown"))
     figures.append(("input regime", regime, [REGIMES.get(regime, "")]))
     return key_figures(figures)
+
+
+def advice_section(runs: Sequence[RunFiles]) -> Markup | None:
+    """What to conclude; None for runs of a version that said nothing of it."""
+    lines = advice([run.result for run in runs])
+    return section("What to do with it", element("ul", *(element("li", line) for line in lines))) if lines else None
 
 
 def accuracy_section(runs: Sequence[RunFiles]) -> Markup:

@@ -7,8 +7,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 from graph2mlp.report.data import RunFiles
-from graph2mlp.report.statistics import chance
 from graph2mlp.report.words import PARTS, count, percent, points, significance
+from graph2mlp.significance import chance
 
 __all__ = ["headline", "mean", "reading", "verdict"]
 

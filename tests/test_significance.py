@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from graph2mlp.report.statistics import calibration_error, chance, wilson
+from graph2mlp.significance import calibration_error, chance, wilson
 
 
 def test_wilson_by_hand() -> None:
