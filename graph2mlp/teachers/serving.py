@@ -25,7 +25,7 @@ class ServedTeacher(Protocol):
     @property
     def hops(self) -> int: ...
     def adjacency(self, edge_index: Tensor, num_nodes: int) -> Tensor: ...
-    def __call__(self, features: Features, adj: Tensor, ids: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]: ...
+    def logits(self, x: Features, adjacency: Tensor, ids: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -90,7 +90,7 @@ class TeacherServer:
         """The same from one forward pass over all nodes: what serving without a neighbour fetch would cost."""
         with torch.inference_mode():
             every = self._graph.node_ids
-            return self._teacher(self._graph.features(), self.adjacency, every)[0][torch.from_numpy(ids)]
+            return self._teacher.logits(self._graph.features(), self.adjacency, every)[torch.from_numpy(ids)]
 
     def pyg_logits(self, ids: Ints) -> Tensor:
         """The same in the way PyG's documentation shows: `k_hop_subgraph`, feature rows, forward."""
@@ -111,7 +111,7 @@ class TeacherServer:
 
     def _ask(self, nodes: Tensor, adjacency: Tensor) -> Tensor:
         """Logits of `nodes [n]`, positions in the graph, over the part of it that `adjacency` holds."""
-        return self._teacher(self._graph.features(nodes), adjacency, self._graph.node_ids[nodes])[0]
+        return self._teacher.logits(self._graph.features(nodes), adjacency, self._graph.node_ids[nodes])
 
     @cached_property
     def _edges(self) -> tuple[Tensor, Tensor | None]:

@@ -124,6 +124,9 @@ class MeanTeacher(nn.Module):
         hidden = adjacency @ project(x, self.first)
         return adjacency @ (hidden.relu() @ self.second), (hidden,)
 
+    def logits(self, x: Any, adjacency: torch.Tensor, ids: torch.Tensor | None = None) -> torch.Tensor:
+        return self(x, adjacency, ids)[0]
+
 
 @pytest.fixture(scope="session")
 def make_student() -> Callable[..., MLPStudent]:
