@@ -43,8 +43,11 @@ _LISTS: dict[str, type[np.generic]] = {"indices": np.int64, "values": np.float32
 Columns = dict[str, Sequence[Any] | NDArray[Any]]
 
 
-def read_requests(path: Path, *, features: int, names: NodeNames | None = None) -> Requests:
+def read_requests(path: Path, *, features: int, names: NodeNames | None = None, structure: bool = True) -> Requests:
     """Read requests for a bundle that takes `features` features; `names` are those of its nodes, if they have any.
+
+    `structure=False`, for a bundle that reads features only: `neighbors` is passed over, whatever is in it, so that one
+    file of requests serves every student of a graph.
 
     Raises:
         RequestError: the file is missing, of an unknown kind, unreadable, or does not have the columns above.
@@ -58,8 +61,11 @@ def read_requests(path: Path, *, features: int, names: NodeNames | None = None) 
         raise RequestError(f"{path} does not exist.")
     try:
         if suffix == ".npz":
-            return _from_arrays(path, names)
-        return _from_columns(readers[suffix](path), path, features, names)
+            return _from_arrays(path, names, structure)
+        columns = readers[suffix](path)
+        if not structure:
+            columns.pop("neighbors", None)
+        return _from_columns(columns, path, features, names)
     except OSError as error:
         raise RequestError(f"{path} cannot be read: {error.strerror or error}.") from None
 
@@ -183,7 +189,7 @@ def _ids(column: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
     return np.asarray(column, dtype=str)
 
 
-def _from_arrays(path: Path, names: NodeNames | None) -> Requests:
+def _from_arrays(path: Path, names: NodeNames | None, structure: bool) -> Requests:
     try:
         with path.open("rb") as raw:  # opened here, because numpy forgets to close what it cannot read
             file = np.load(raw, allow_pickle=False)
@@ -193,7 +199,8 @@ def _from_arrays(path: Path, names: NodeNames | None) -> Requests:
                 arrays = {name: file[name] for name in file.files}
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise RequestError(f"{path} cannot be read as npz without unpickling ({error}).") from None
-    parts: dict[str, NDArray[Any]] = {name: arrays[name] for name in ("x", "values", "neighbors") if name in arrays}
+    wanted = ("x", "values", "neighbors") if structure else ("x", "values")
+    parts: dict[str, NDArray[Any]] = {name: arrays[name] for name in wanted if name in arrays}
     if "indptr" in arrays:
         parts["indices"], parts["values"] = _csr(arrays, path)
     elif "indices" in arrays:

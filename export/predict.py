@@ -51,7 +51,8 @@ def predict_file(bundle: str | os.PathLike[str], source: Path, *, out: Path | No
     predictor = Predictor(bundle)
     names = predictor.bundle.node_names()
     known = None if names is None else NodeNames(names)
-    requests = read_requests(source, features=predictor.manifest.features, names=known)
+    about = predictor.manifest
+    requests = read_requests(source, features=about.features, names=known, structure=about.structure is not None)
     prediction = predictor.predict(requests)
     if out is not None:
         write_answers(out, prediction, predictor.class_names, requests.ids)

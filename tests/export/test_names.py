@@ -71,3 +71,18 @@ def test_numbers_are_looked_up_as_they_are_written() -> None:
     names = NodeNames(np.array([70, 5, 900]))
     assert names.positions("900 70", "here").tolist() == [2, 0]
     assert names.table(np.array([[5, -1]]), "here").tolist() == [[1, -1]]
+
+
+def test_a_student_of_features_alone_passes_over_neighbours(tmp_path: Path) -> None:
+    """One file of requests serves every student of a graph; its bundle knows no names, so it once refused the names."""
+    save_folder(community_graph(), tmp_path / "mine")
+    done = distill(tmp_path / "mine", tmp_path / "run", "--method", "mlp")
+    assert done.exit_code == 0, done.output
+    assert invoke("export", tmp_path / "run", "--onnx", "--out", tmp_path / "bundle").exit_code == 0
+    x = np.full((1, FEATURES), 0.5, np.float32)
+    header = [*(f"x{i}" for i in range(FEATURES)), "neighbors"]
+    write_table(tmp_path / "r.csv", header, [[*x[0].tolist(), node_ids(61)[3]]])
+    np.savez(tmp_path / "r.npz", x=x, neighbors=np.array([[node_ids(61)[3]]]))
+    for name in ("r.csv", "r.npz"):
+        answered = invoke("predict", tmp_path / "bundle", tmp_path / name)
+        assert answered.exit_code == 0, answered.output
