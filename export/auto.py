@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from graph2mlp.errors import Graph2MLPError
-from graph2mlp.export.bundle import EXTERNAL_DATA, MODEL
+from graph2mlp.export.bundle import EXTERNAL_DATA, MODEL, ORT_MODEL
 from graph2mlp.export.candidate import Candidate, Prepared, build_candidate
 from graph2mlp.export.presets import PRESETS
 from graph2mlp.export.requests import Requests
@@ -106,7 +106,7 @@ def measure_candidates(
 
 def model_bytes(files: Mapping[str, bytes | Path]) -> int:
     """Size of the model with its weights."""
-    parts = [files[name] for name in (MODEL, EXTERNAL_DATA) if name in files]
+    parts = [files[name] for name in (MODEL, ORT_MODEL, EXTERNAL_DATA) if name in files]
     return sum(len(part) if isinstance(part, bytes) else part.stat().st_size for part in parts)
 
 
@@ -126,13 +126,18 @@ def _reason(winner: str, best: str, speed: Mapping[str, float], batches: Sequenc
 
 def _twin(name: str, passed: Mapping[str, Candidate]) -> str | None:
     """An earlier preset with the very same file: small students have no layer the presets could differ in."""
-    model = passed[name].files[MODEL]
+    model = _model(passed[name])
     for other, candidate in passed.items():
         if other == name:
             return None
-        if isinstance(model, bytes) and candidate.files[MODEL] == model:
+        if isinstance(model, bytes) and _model(candidate) == model:
             return other
     return None
+
+
+def _model(candidate: Candidate) -> bytes | Path:
+    """The model's file, in whichever form it was asked for."""
+    return candidate.files[ORT_MODEL if ORT_MODEL in candidate.files else MODEL]
 
 
 def _trial(

@@ -129,6 +129,27 @@ def _transpose(perm: Attribute = ()) -> Operator:
     return lambda x: x.transpose(perm or None)
 
 
+def _top_k(k: tuple[int, ...], axis: int = -1, largest: int = 1, sorted: int = 1) -> Operator:
+    if axis != -1 or not largest or len(k) != 1:
+        raise TypeError(axis)
+
+    def top_k(x: Array) -> tuple[Array, Array]:
+        count, width = k[0], x.shape[-1]
+        if not 0 < count <= width:
+            raise ValueError(f"the largest {count} of {width}")
+        found = np.argpartition(x, width - count, axis=-1)[..., width - count :]
+        found.sort(axis=-1)
+        values = np.take_along_axis(x, found, -1)
+        # Where equal numbers stand at the edge, ONNX takes those that come first; a partition takes any.
+        if (x >= values.min(-1, keepdims=True)).sum() != found.size:
+            found = np.argsort(-x, axis=-1, kind="stable")[..., :count]
+        else:
+            found = np.take_along_axis(found, np.argsort(-values, axis=-1, kind="stable"), -1)
+        return np.take_along_axis(x, found, -1), found
+
+    return top_k
+
+
 def _clip(x: Array, low: Array | None = None, high: Array | None = None) -> Array:
     return x if low is None and high is None else np.asarray(np.clip(x, low, high))
 
@@ -163,6 +184,7 @@ OPERATORS: dict[str, Callable[..., Operator]] = {
     "Squeeze": _squeeze,
     "Sub": _plain(np.subtract),
     "Tanh": _plain(np.tanh),
+    "TopK": _top_k,
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
     "Where": _plain(np.where),
@@ -175,6 +197,7 @@ SHAPED = {
     "Reshape": "shape",
     "Split": "split",
     "Squeeze": "axes",
+    "TopK": "k",
     "Unsqueeze": "axes",
 }
 """Operators whose second input is a list of axes or sizes, and the setting it becomes."""

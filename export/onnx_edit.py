@@ -25,6 +25,7 @@ class DenseLayer:
     name: str
     weight: NDArray[np.float32]
     bias: NDArray[np.float32] | None
+    """None where there is none, or where what is added is computed."""
 
 
 class ModelEditor:
@@ -75,7 +76,7 @@ class ModelEditor:
             given = attributes(node)
             if given.get("transA", 0) or given.get("alpha", 1.0) != 1 or given.get("beta", 1.0) != 1:
                 continue  # the exporter writes none of these
-            bias = self.constants[node.input[2]] if len(node.input) > 2 else None
+            bias = self.constants.get(node.input[2]) if len(node.input) > 2 else None
             weight = weight.T if given.get("transB", 0) else weight
             found.append(DenseLayer(node=node, name=node.input[1], weight=weight, bias=bias))
         return found
@@ -122,10 +123,11 @@ def split_gemm(editor: ModelEditor, layer: DenseLayer) -> DenseLayer:
     if layer.node.op_type == "MatMul":
         return layer
     weight, output = editor.constant(f"{layer.name}.t", layer.weight), layer.node.output[0]
-    product = output if layer.bias is None else editor.name(f"{output}.product")
+    added = len(layer.node.input) > 2
+    product = editor.name(f"{output}.product") if added else output
     matmul = make_node("MatMul", [layer.node.input[0], weight], product)
     new = [matmul]
-    if layer.bias is not None:
+    if added:
         new.append(make_node("Add", [product, layer.node.input[2]], output))
     editor.replace(layer.node, *new)
     return DenseLayer(node=matmul, name=layer.name, weight=layer.weight, bias=layer.bias)

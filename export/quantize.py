@@ -69,7 +69,9 @@ def _tables(editor: ModelEditor, preset: Preset) -> list[QuantizedTensor]:
         table = editor.constants.get(node.input[0])
         if table is None or table.dtype != np.float32 or table.ndim != 2 or table.size < SMALL_TABLE:
             continue
-        if len(editor.consumers(node.input[0])) == 1:
+        # A bank is searched as well as read: with both in few bits, its float32 form goes.
+        products = [layer.node for layer in editor.dense_layers() if layer.weight.size >= SMALL_LAYER]
+        if all(one is node or one in products for one in editor.consumers(node.input[0])):
             stored = int8_rows(editor, node)
             done.append(QuantizedTensor(name=node.input[0], form="int8-rows", shape=table.shape, bytes=stored))
     return done

@@ -61,9 +61,9 @@ def int8_static(editor: ModelEditor, layer: DenseLayer, low: float, high: float)
     low, high = min(low, 0.0), max(high, 0.0)  # zero must be on the grid
     step = np.float32(max(high - low, 1e-8) / 255)
     zero = int(np.clip(round(-low / float(step)), 0, 255))
-    return (
-        _static_gemm(editor, layer, step, zero) if layer.bias is not None else _static_matmul(editor, layer, step, zero)
-    )
+    if layer.bias is not None:
+        return _static_gemm(editor, layer, step, zero)
+    return _static_matmul(editor, split_gemm(editor, layer), step, zero)
 
 
 def _static_matmul(editor: ModelEditor, layer: DenseLayer, step: np.float32, zero: int) -> int:

@@ -206,7 +206,23 @@ def _clean(model: onnx.ModelProto) -> onnx.ModelProto:
         del tensor.metadata_props[:]
         tensor.doc_string = ""
     del model.graph.value_info[:]  # stale ones also stop onnxruntime's quantizers
+    _drop_zero_biases(model.graph)
     return model
+
+
+def _drop_zero_biases(graph: onnx.GraphProto) -> None:
+    """A product without a bias is written as a `Gemm` with zeros made in every call; `Gemm` does without them."""
+    zeros = {node.output[0]: node for node in graph.node if node.op_type == "ConstantOfShape" and not node.attribute}
+    for node in graph.node:
+        if node.op_type == "Gemm" and len(node.input) == 3 and node.input[2] in zeros:
+            del node.input[2]
+    read = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
+    unread = [node for name, node in zeros.items() if name not in read]
+    for node in unread:
+        graph.node.remove(node)
+    shapes = {node.input[0] for node in unread} - {name for node in graph.node for name in node.input}
+    for tensor in [tensor for tensor in graph.initializer if tensor.name in shapes]:
+        graph.initializer.remove(tensor)
 
 
 def _external(model: onnx.ModelProto, scratch: Path | None) -> dict[str, bytes | Path]:

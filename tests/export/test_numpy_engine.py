@@ -198,6 +198,9 @@ CASES: list[tuple[str, list[np.ndarray], dict[str, Any]]] = [
     ("Squeeze", [X[:, None]], {}),
     ("Sub", [X, X[:1]], {}),
     ("Tanh", [X], {}),
+    ("TopK", [X, np.array([2])], {}),
+    ("TopK", [X, np.array([4])], {"axis": -1}),
+    ("TopK", [np.float32([[1, 3, 1, 3, 1], [0, 1, 2, 3, 4], [2, 2, 2, 2, 2]]), np.array([3])], {}),
     ("Transpose", [X], {}),
     ("Transpose", [np.stack([X, X])], {"perm": [2, 0, 1]}),
     ("Unsqueeze", [X, np.array([1])], {}),
@@ -211,7 +214,7 @@ def test_operators_mean_what_they_mean_in_onnxruntime(
     operator: str, arrays: list[np.ndarray], settings: dict[str, Any]
 ) -> None:
     """An operator that is subtly different would be right for our students of today and wrong for the next."""
-    content = model_of(operator, arrays, outputs=2 if operator == "Split" else 1, **settings)
+    content = model_of(operator, arrays, outputs=2 if operator in ("Split", "TopK") else 1, **settings)
     ours = NumpyEngine(content, where="here").run({"in": arrays[0]})
     theirs = OnnxruntimeEngine(content, where="here", threads=1).run({"in": arrays[0]})
     for a, b in zip(ours, theirs, strict=True):
@@ -232,6 +235,7 @@ def test_every_operator_has_a_case() -> None:
         (model_of("Softplus", [X]), "cannot run the operator 'Softplus'. Install onnxruntime"),
         (model_of("Gelu", [X], domain="com.microsoft"), "'com.microsoft.Gelu'"),
         (model_of("Softmax", [X], opset=12), "opsets 13 to 24, the model has 12"),
+        (model_of("TopK", [X, np.array([2])], outputs=2, largest=0), "of 'TopK'"),
         (model_of("Cast", [X], to=TensorProto.DOUBLE), r"settings \['to'\] of 'Cast'"),
     ],
 )

@@ -50,3 +50,11 @@ def test_weights_beside_the_model_are_refused(tmp_path: Path) -> None:
         to_ort({"model.onnx": tmp_path / "model.onnx", "model.onnx.data": tmp_path / "d"}, tmp_path)
     with pytest.raises(BundleError, match="cannot write its own format"):
         to_ort({"model.onnx": b"not onnx"}, tmp_path)
+
+
+def test_auto_chooses_among_files_of_this_form(make_run, tmp_path: Path) -> None:
+    """Presets were told apart by `model.onnx`, which a bundle of this form does not have."""
+    summary = export_run(make_run(), out=tmp_path / "b", preset="auto", model_format="ort", max_drop=100)
+    assert summary.choice is not None
+    assert all(trial.bytes for trial in summary.choice.trials if trial.passed)
+    assert "model.ort" in open_bundle(tmp_path / "b").contents

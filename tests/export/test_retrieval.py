@@ -95,6 +95,38 @@ def test_bundle_names_its_bank(sparse: bool, make_run, tmp_path) -> None:
     assert summary.metrics == pytest.approx(summary.torch_metrics)
 
 
+@pytest.mark.parametrize("preset", ["int8", "int8-static", "int8-weight", "int4-weight", "fp16"])
+def test_every_preset_rounds_the_bank(preset: str, make_run, tmp_path) -> None:
+    """The bank is searched by a product without a bias, and its answer is added to something computed: both once
+    stopped every integer preset. Searched and read in few bits, the bank must not stay behind in float32.
+    """
+    run = make_run(sparse=False, structure=False)
+    student = random_retrieval()
+    run.student = lambda: student
+    for name in ("fp32", preset):
+        export_run(run, out=tmp_path / name, preset=name, max_drop=100)
+    whole, small = (Predictor(tmp_path / name) for name in ("fp32", preset))
+    assert small.self_check().requests
+    assert {(one.name, one.form) for one in small.manifest.quantized} >= {
+        ("student.bank", "float16" if preset == "fp16" else "int8-rows")
+    }
+    assert small.bundle.size < 0.75 * whole.bundle.size
+    x = whole.bundle.sample()["x"]
+    # Rounding may choose another row of the bank; most requests keep theirs.
+    apart = np.abs(whole.predict(x=x).probabilities - small.predict(x=x).probabilities).max(1)
+    assert np.median(apart) < 0.05
+
+
+@pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
+def test_without_onnxruntime(sparse: bool, make_run, tmp_path) -> None:
+    """A device without onnxruntime was told to export with fp32 what had been exported with fp32."""
+    run = make_run(sparse=sparse, structure=False)
+    student = random_retrieval()
+    run.student = lambda: student
+    export_run(run, out=tmp_path / "bundle")
+    assert Predictor(tmp_path / "bundle", engine="numpy").self_check().max_abs < 1e-5
+
+
 def test_requests_that_rounding_decides_are_not_in_the_sample(make_run, tmp_path) -> None:
     """On another processor they may be answered otherwise; the self-check of a correct bundle would fail there."""
     run = make_run(sparse=False, structure=False)
