@@ -78,9 +78,14 @@ def main(
 @app.command()
 def distill(
     graph: GraphName,
-    method: Annotated[str | None, typer.Option(help="mlp, glnn, nosmog or gsdn; see 'graph2mlp methods'.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="blend (default), nosmog, glnn, cold_brew, ...; see 'graph2mlp methods'.")
+    ] = None,
     teacher: Annotated[
-        str | None, typer.Option(help="sage, gcn, gat, appnp or gcn_se; several joined by + are an ensemble.")
+        str | None,
+        typer.Option(
+            help="sage, gcn, gat, appnp or gcn_se; several joined by + are an ensemble. Default: the method's."
+        ),
     ] = None,
     setting: Annotated[
         Setting | None, typer.Option(help="production hides 20 % of the test nodes until the end.")

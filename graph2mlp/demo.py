@@ -24,7 +24,7 @@ def main() -> None:
     started = time.perf_counter()
     reporter = Reporter()
     config = resolve_config(graph="digits", method="nosmog")
-    reporter.say("1/3 distill   graph2mlp distill digits --out runs/demo")
+    reporter.say("1/3 distill   graph2mlp distill digits --method nosmog --out runs/demo")
     run = distill(config, OUT, reporter=reporter, force=True)
     reporter.say("2/3 export    graph2mlp export runs/demo --onnx")
     summary = export_run(run, out=OUT / "bundle")
