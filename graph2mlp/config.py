@@ -143,6 +143,8 @@ def resolve_config(
     for source in (_groups(given, types), _overrides(overrides, types)):
         for name, values in source.items():
             tree[name] |= values
+    if teacher is not None and not cls.needs_teacher:
+        raise ConfigError(f"Method '{top['method']}' learns from no teacher, so --teacher has no use.")
     if teacher is not None:
         tree["teacher"]["name"] = teacher
     _own_teacher(tree["teacher"], {"module": teacher_module, "weights": teacher_weights}, given, trusted)

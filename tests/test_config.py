@@ -82,7 +82,7 @@ def test_round_trip_of_any_value(lr: float, hidden: int, graph: str) -> None:
         ("train.lr=fast", "train.lr: .*number.*fast"),
         ("train.epochs=1.5", "train.epochs: .*integer.*1.5"),
         ("student.norm=layer", "student.norm: .*'none' or 'batch'.*layer"),
-        ("nosmog.random_start=maybe", "nosmog.random_start: .*boolean"),
+        ("blend.random_start=maybe", "blend.random_start: .*boolean"),
         ("train.lr=[1]", "train.lr"),
     ],
 )
@@ -144,6 +144,12 @@ def test_missing_file(tmp_path: Path) -> None:
 
 def test_bare_words_and_toml_values() -> None:
     """A shell eats quotes, so a bare word is text; numbers and booleans are what they look like."""
-    config = resolve_config(graph="digits", overrides=["teacher.name=gcn", "nosmog.cosine=false", " train.lr = 2e-3 "])
+    config = resolve_config(graph="digits", overrides=["teacher.name=gcn", "blend.cosine=false", " train.lr = 2e-3 "])
     assert (config.teacher.name, config.train.lr) == ("gcn", 0.002)
-    assert config.to_dict()["nosmog"]["cosine"] is False
+    assert config.to_dict()["blend"]["cosine"] is False
+
+
+def test_a_teacher_for_a_method_without() -> None:
+    """It was taken without a word, and the run was one of no teacher."""
+    with pytest.raises(ConfigError, match="'mlp' learns from no teacher, so --teacher has no use"):
+        resolve_config(graph="digits", method="mlp", teacher="gcn")

@@ -58,7 +58,8 @@ def _headline(rows: Sequence[Row]) -> str:
     if first.get("ratio") is not None and first.get("ratio_to", FETCH) == FETCH:
         teacher = next((row for row in rows if row["what"] == FETCH and row["batch"] == first["batch"]), None)
         beside = f" ({microseconds(teacher['p50_us'])})" if teacher else ""
-        words += f", {first['ratio']:.3g} times faster than its teacher with neighbour fetch{beside}"
+        ratio = f"{first['ratio']:,.0f}" if first["ratio"] >= 100 else f"{first['ratio']:.1f}"
+        words += f", {ratio} times faster than its teacher with neighbour fetch{beside}"
     return words + "."
 
 
@@ -180,7 +181,13 @@ _HEADS = {
     "size_kb": "KiB",
     "peak_rss_mb": "peak memory, MB",
     "accuracy": "accuracy, %",
+    "sample_accuracy": "sample accuracy, %",
+    "reported_accuracy": "reported accuracy, %",
+    "agreement": "agreement, %",
+    "same_labels": "same labels, %",
 }
+_SHARES = tuple(key for key, head in _HEADS.items() if head.endswith("%"))
+"""Fractions in the file."""
 
 
 def _figure(key: str, value: Any) -> str:
@@ -188,8 +195,10 @@ def _figure(key: str, value: Any) -> str:
         return "-"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
-    if key == "accuracy":
+    if key in _SHARES:
         return f"{100 * value:.2f}"
+    if isinstance(value, float) and 0 < abs(value) < 1:
+        return f"{value:.2f}"
     return f"{value:,}" if isinstance(value, int) else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:,.1f}"
 
 

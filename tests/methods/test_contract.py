@@ -140,8 +140,8 @@ def test_config_round_trip(method: str, tmp_path: Path) -> None:
     """`config.toml` beside a result must reproduce it: every setting, also those that are not defaults."""
     name = fields(method_class(method))
     config = resolve_config(
-        graph="cpf:cora", method=method, setting="production", seed=3, root="/data", teacher="gcn",
-        overrides=["train.lr=0.0071", "student.norm=batch", "structure.encoder=deepwalk"],
+        graph="cpf:cora", method=method, setting="production", seed=3, root="/data",
+        overrides=["teacher.name=gcn", "train.lr=0.0071", "student.norm=batch", "structure.encoder=deepwalk"],
     )  # fmt: skip
     (tmp_path / "config.toml").write_text(config.to_toml())
     assert load_config(tmp_path / "config.toml") == config

@@ -34,6 +34,16 @@ def test_headline_and_key_figures(tmp_path: Path) -> None:
     assert "accuracy 82.1 %" in shown
 
 
+def test_large_ratios_and_shares_are_written_out(tmp_path: Path) -> None:
+    """An ensemble of ten hops is thousands of times slower, once "3.82e+03"; and shares were cut to "0.9" and "1.0"."""
+    record = bench()
+    record["rows"][0] |= {"ratio": 3819.6, "agreement": 0.9722, "reported_accuracy": 0.9427, "same_labels": 1.0}
+    shown = words(_page(tmp_path, record))
+    assert "5.4 µs, 3,820 times faster than its teacher" in shown
+    assert "agreement, % reported accuracy, % same labels, %" in shown
+    assert "97.22 94.27 100.00" in shown
+
+
 def test_every_figure_is_on_the_page(tmp_path: Path) -> None:
     """A figure that does not follow its file is a constant somebody left in."""
     record = bench()
