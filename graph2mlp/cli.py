@@ -52,7 +52,9 @@ def _one_line_errors(resume: Path | None = None) -> Iterator[None]:
         raise typer.Exit(0) from None
     except OSError as error:  # disk full, read-only folder, no permission
         where = f": {error.filename}" if error.filename else ""
-        typer.echo(f"error: {error.strerror or error}{where}", err=True)
+        kept = resume is not None and (resume / "config.toml").exists()
+        hint = f". When that is mended, go on with the same command and --resume (in {resume})." if kept else ""
+        typer.echo(f"error: {error.strerror or error}{where}{hint}", err=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         hint = f" Go on with the same command and --resume (in {resume})." if resume else ""
