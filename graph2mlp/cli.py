@@ -290,18 +290,31 @@ def bench(
 @app.command()
 def predict(
     bundle: Annotated[Path, typer.Argument(help="A bundle, folder or .zip.")],
-    requests: Annotated[Path, typer.Argument(metavar="INPUT", help="Requests: .csv, .npz or .parquet.")],
+    requests: Annotated[
+        Path,
+        typer.Argument(
+            metavar="INPUT", help="Requests: .csv, .npz or .parquet; or a folder of such files, or a quoted pattern."
+        ),
+    ],
     out: Annotated[
-        Path | None, typer.Option(help="Answers: .csv, .npz or .parquet. Default: csv to the terminal.")
+        Path | None,
+        typer.Option(help="Answers: .csv, .npz or .parquet, of a folder a folder. Default: csv to the terminal."),
     ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes, each on one thread, for a folder of files.")] = 1,
 ) -> None:
-    """Answer a file of requests: id, label and probability for each. Needs no torch."""
+    """Answer requests: id, label and probability for each. Needs no torch. A folder goes on where it was interrupted."""
     with _one_line_errors():
         from graph2mlp.export.answers import write_csv
         from graph2mlp.export.predict import predict_file
+        from graph2mlp.export.shards import find_shards, predict_shards
 
+        if find_shards(requests) is not None:
+            if out is None:
+                raise typer.BadParameter("a folder of requests needs --out FOLDER")
+            typer.echo(predict_shards(bundle, requests, out, workers=workers, say=_say).summary())
+            return
         answered = predict_file(bundle, requests, out=out)
-        if out is None:
+        if answered.columns is not None:
             write_csv(sys.stdout, answered.columns)
         else:
             typer.echo(answered.summary())
@@ -323,6 +336,11 @@ def inspect(
         listing.show_header = False
         listing.columns[1].justify, listing.columns[1].no_wrap = "left", False
         _show(listing)
+
+
+def _say(line: str) -> None:
+    """About work that goes on, so that results on standard output can be piped."""
+    typer.echo(line, err=True)
 
 
 def _sizes(text: str) -> list[int]:

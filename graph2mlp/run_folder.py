@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from graph2mlp.atomic import is_part, sweep, write_text
@@ -71,8 +71,10 @@ def claim_folder(out: Path, config: RunConfig, *, force: bool, resume: bool, sev
 
 
 def is_complete(out: Path) -> bool:
-    """Whether nothing is left to do in `out`."""
-    return (out / _RESULT).exists() and (out / PAGE).exists() and not (out / _CHECKPOINTS).exists()
+    """Whether nothing is left to do in `out`, not even to clean up."""
+    return all((out / name).exists() for name in (_RESULT, PAGE)) and not any(
+        (out / name).exists() for name in (_CHECKPOINTS, LOCK)
+    )
 
 
 def clear_folder(out: Path) -> None:
@@ -81,11 +83,13 @@ def clear_folder(out: Path) -> None:
     The result goes first: without the rest it would be believed. Checkpoints go before the journal they continue, the
     settings last: they say that all of it may be deleted.
     """
-    for folder in sorted(out.glob("seed-*")):
+    seeds = sorted(out.glob("seed-*"))
+    with ExitStack() as held:
+        for folder in seeds:  # all of them first: someone may be at work on one
+            held.enter_context(hold(folder / LOCK, str(folder)))
         (out / _RESULT).unlink(missing_ok=True)
-        clear_folder(folder)
-        shutil.rmtree(folder)
-    (out / _RESULT).unlink(missing_ok=True)
+        for folder in seeds:
+            clear_folder(folder)
     shutil.rmtree(out / _CHECKPOINTS, ignore_errors=True)
     for path in sorted(out.iterdir()):
         if path.name in (_SETTINGS, LOCK):
