@@ -22,7 +22,7 @@ __all__ = ["answer_columns", "answer_file", "check_output", "write_answers", "wr
 def answer_columns(
     prediction: Prediction, class_names: Sequence[str], ids: NDArray[Any] | None = None, *, first: int = 0
 ) -> dict[str, NDArray[Any]]:
-    """`id` (the row number, from `first`, unless `ids` are given), `label` (the class name), `probability` (of that label)."""
+    """`id` (row number, from `first`, unless `ids` are given), `label` (class name), `probability` (of that label)."""
     return {
         "id": np.arange(first, first + len(prediction)) if ids is None else ids,
         "label": np.asarray(class_names, dtype=str)[prediction.labels],

@@ -10,7 +10,6 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -155,5 +154,5 @@ class _Journal:
 
 def _identity(path: Path) -> list[int]:
     """Size and time of change: a shard that was written anew is answered anew."""
-    about = os.stat(path)
+    about = path.stat()
     return [about.st_size, about.st_mtime_ns]

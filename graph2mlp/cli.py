@@ -302,7 +302,7 @@ def predict(
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes, each on one thread, for a folder of files.")] = 1,
 ) -> None:
-    """Answer requests: id, label and probability for each. Needs no torch. A folder goes on where it was interrupted."""
+    """Answer requests: id, label and probability for each. Needs no torch. A folder goes on where it stopped."""
     with _one_line_errors():
         from graph2mlp.export.answers import write_csv
         from graph2mlp.export.predict import predict_file

@@ -94,7 +94,7 @@ class Command:
             **os.environ,
             "PYTHONPATH": self.path,
             "GRAPH2MLP_CACHE": str(cache),
-            "GRAPH2MLP_CHECKPOINT_SECONDS": "0.1",
+            "GRAPH2MLP_CHECKPOINT_SECONDS": "0",
             "KILL_AT": str(moment.file if moment else 0),
             "KILL_WATCH": os.pathsep.join(map(str, (out, cache))),
             "KILL_LOG": str(self.log),
