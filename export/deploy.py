@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from graph2mlp.atomic import naming, part_prefix, sweep_beside
 from graph2mlp.errors import BundleError, ConfigError
 from graph2mlp.export.auto import Choice, choose_preset, measure_candidates
 from graph2mlp.export.bundle import write_bundle
@@ -25,6 +27,7 @@ from graph2mlp.export.evidence import file_accuracy
 from graph2mlp.export.manifest import GateInfo, QuantizedTensor
 from graph2mlp.export.presets import AUTO, MAX_DROP, PRESETS, find_preset
 from graph2mlp.export.verify import Parity
+from graph2mlp.lock import LOCK, hold
 
 __all__ = ["ExportSummary", "FeatureForm", "ModelFormat", "RunConfigLike", "RunLike", "export_run"]
 
@@ -96,7 +99,8 @@ def export_run(
         ParityError: the file disagrees with the network.
     """
     _check_choices(preset, features, out, force, max_drop, batches)
-    with tempfile.TemporaryDirectory(prefix="graph2mlp-export-") as scratch:
+    with hold(out.parent / f".{out.name}{LOCK}", str(out)), _scratch(out) as scratch:
+        _check_choices(preset, features, out, force, max_drop, batches)  # another export may just have ended
         prepared = prepare(run, features, Path(scratch), model_format=model_format, one_file=out.suffix == ".zip")
         choice = speed = None
         if preset == AUTO:
@@ -124,6 +128,15 @@ def export_run(
         speed=speed,
         choice=choice,
     )
+
+
+@contextmanager
+def _scratch(out: Path) -> Iterator[str]:
+    """A folder beside `out`, which the next export to `out` removes should this one be killed."""
+    with naming(out):
+        sweep_beside(out)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=part_prefix(out)) as scratch:
+            yield scratch
 
 
 def _speed(

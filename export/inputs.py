@@ -22,7 +22,7 @@ import csv
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from graph2mlp.errors import RequestError, require
 from graph2mlp.export.names import NodeNames
 from graph2mlp.export.requests import Requests, pad_lists
 
-__all__ = ["FORMATS", "read_requests"]
+__all__ = ["FORMATS", "Columns", "arrow_columns", "check_source", "csv_parts", "from_columns", "read_requests"]
 
 FORMATS = (".csv", ".npz", ".parquet")
 
@@ -54,40 +54,55 @@ def read_requests(path: Path, *, features: int, names: NodeNames | None = None, 
         MissingExtraError: a parquet file, and pyarrow is not installed.
     """
     readers: dict[str, Callable[[Path], Columns]] = {".csv": _read_csv, ".parquet": _read_parquet}
+    suffix = check_source(path)
+    try:
+        if suffix == ".npz":
+            return _from_arrays(path, names, structure)
+        return from_columns(readers[suffix](path), path, features, names, structure)
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read: {error.strerror or error}.") from None
+
+
+def check_source(path: Path) -> str:
+    """The suffix of a file of requests.
+
+    Raises:
+        RequestError: it is missing or of an unknown kind.
+    """
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
         raise RequestError(f"{path}: requests are read from {', '.join(FORMATS)} files, got '{path.suffix}'.")
     if not path.is_file():
         raise RequestError(f"{path} does not exist.")
-    try:
-        if suffix == ".npz":
-            return _from_arrays(path, names, structure)
-        columns = readers[suffix](path)
-        if not structure:
-            columns.pop("neighbors", None)
-        return _from_columns(columns, path, features, names)
-    except OSError as error:
-        raise RequestError(f"{path} cannot be read: {error.strerror or error}.") from None
+    return suffix
 
 
 def _read_csv(path: Path) -> Columns:
+    return next(csv_parts(path, None))
+
+
+def csv_parts(path: Path, most: int | None) -> Iterator[Columns]:
+    """The columns of at most `most` rows after the other (None: of all), at least once."""
     with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a mark in front
         try:
             rows = csv.reader(file)
-            header = next(rows, [])
-            cells = []
+            names = [name.strip() for name in next(rows, [])]
+            if len(set(names)) != len(names):
+                raise RequestError(f"{path}: a column name comes twice.")
+            cells, first = [], True
             for row in rows:
-                if row and len(row) != len(header):
-                    raise RequestError(f"{path}, line {rows.line_num}: {len(row)} cells, expected {len(header)}.")
+                if row and len(row) != len(names):
+                    raise RequestError(f"{path}, line {rows.line_num}: {len(row)} cells, expected {len(names)}.")
                 if row:
                     cells.append(row)
+                if len(cells) == most:
+                    yield dict(zip(names, zip(*cells, strict=True), strict=True))
+                    cells, first = [], False
         except (csv.Error, UnicodeDecodeError) as error:
             raise RequestError(f"{path} is not a csv file in UTF-8 ({error}).") from None
-    names = [name.strip() for name in header]
-    if len(set(names)) != len(names):
-        raise RequestError(f"{path}: a column name comes twice.")
-    columns = zip(*cells, strict=True) if cells else ([] for _ in names)
-    return dict(zip(names, columns, strict=True))
+    if cells or first:
+        columns = zip(*cells, strict=True) if cells else ([] for _ in names)
+        yield dict(zip(names, columns, strict=True))
 
 
 def _read_parquet(path: Path) -> Columns:
@@ -97,6 +112,12 @@ def _read_parquet(path: Path) -> Columns:
         table = parquet.read_table(path)
     except (arrow.ArrowException, ValueError) as error:
         raise RequestError(f"{path} is not a parquet file ({str(error).splitlines()[0]}).") from None
+    return arrow_columns(table, path)
+
+
+def arrow_columns(table: Any, path: Path) -> Columns:
+    """The columns of a pyarrow table: arrays, lists of arrays, or lists of text."""
+    arrow = require("pyarrow", extra="tables", purpose="Reading parquet")
     columns: Columns = {}
     for name, chunked in zip(table.column_names, table.columns, strict=True):
         if name in columns:
@@ -113,7 +134,12 @@ def _read_parquet(path: Path) -> Columns:
     return columns
 
 
-def _from_columns(columns: Columns, path: Path, features: int, names: NodeNames | None) -> Requests:
+def from_columns(
+    columns: Columns, path: Path, features: int, names: NodeNames | None, structure: bool = True
+) -> Requests:
+    """Requests made of the columns of a csv or parquet file."""
+    if not structure:
+        columns = {name: column for name, column in columns.items() if name != "neighbors"}
     dense = sorted(int(name[1:]) for name in columns if _FEATURE.fullmatch(name))
     for name in columns:
         if name not in ("id", *_LISTS) and not _FEATURE.fullmatch(name):
@@ -134,6 +160,8 @@ def _from_columns(columns: Columns, path: Path, features: int, names: NodeNames 
         columns["neighbors"] = [
             names.positions(cell, f"{path}, request {row}") for row, cell in enumerate(columns["neighbors"])
         ]
+    if _is_whole(columns.get("neighbors")):  # the usual form of a long file: each node's own id
+        parts["neighbors"] = np.asarray(columns.pop("neighbors"))[:, None]
     lists = {name: _lists(name, columns[name], path) for name in _LISTS if name in columns}
     if "values" in lists and "indices" in lists:
         for row, (one, other) in enumerate(zip(lists["indices"], lists["values"], strict=True)):
@@ -144,6 +172,10 @@ def _from_columns(columns: Columns, path: Path, features: int, names: NodeNames 
     if "id" in columns:
         parts["ids"] = _ids(columns["id"])
     return Requests(**parts)
+
+
+def _is_whole(column: object) -> bool:
+    return isinstance(column, np.ndarray) and column.ndim == 1 and column.dtype.kind in "iu"
 
 
 def _matrix(columns: Columns, features: int, path: Path) -> NDArray[np.float32]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graph2mlp.errors import RequestError
-from graph2mlp.export.answers import answer_columns, check_output, write_answers
+from graph2mlp.export.answers import answer_columns, answer_file, check_output
 from graph2mlp.export.inputs import read_requests
 from graph2mlp.export.names import NodeNames
 from graph2mlp.export.runtime import Predictor
+from graph2mlp.export.stream import request_parts
 
-__all__ = ["PredictSummary", "predict_file"]
+__all__ = ["Answerer", "PredictSummary", "check_apart", "predict_file"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -24,18 +27,80 @@ class PredictSummary:
     """What was answered, and where the answers are."""
 
     out: Path | None
-    columns: dict[str, NDArray[Any]]
-    """`id`, `label` and `probability`, one entry per request; see `write_csv` to print them."""
+    labels: dict[str, int]
+    """How many requests got each label."""
+    columns: dict[str, NDArray[Any]] | None = None
+    """`id`, `label` and `probability`, one entry per request; None where they went to a file."""
+
+    @property
+    def requests(self) -> int:
+        return sum(self.labels.values())
 
     def summary(self) -> str:
-        labels, counts = np.unique(self.columns["label"], return_counts=True)
-        parts = ", ".join(f"{label} {count}" for label, count in zip(labels, counts, strict=True))
+        parts = ", ".join(f"{label} {self.labels[label]}" for label in sorted(self.labels))
         where = "" if self.out is None else f"{self.out}: "
-        return f"{where}{len(self.columns['id'])} requests answered ({parts or 'none'})"
+        return f"{where}{self.requests} requests answered ({parts or 'none'})"
+
+
+class Answerer:
+    """A bundle, opened, that answers whole files."""
+
+    def __init__(self, bundle: str | os.PathLike[str]) -> None:
+        self.predictor = Predictor(bundle)
+        names = self.predictor.bundle.node_names()
+        about = self.predictor.manifest
+        self._how: dict[str, Any] = {
+            "features": about.features,
+            "names": None if names is None else NodeNames(names),
+            "structure": about.structure is not None,
+        }
+
+    def to_file(self, source: Path, out: Path, *, between: Callable[[], None] = lambda: None) -> dict[str, int]:
+        """Answer `source` into `out`, part by part, `between` which a function is called; counts of the labels.
+
+        Raises:
+            RequestError: the file cannot be read, or a request does not fit the bundle; then nothing is written.
+        """
+        counts, done = Counter[str](), 0
+        whole = source.suffix.lower() == ".csv" and out.suffix.lower() != ".csv"  # the type of ids is that of all ids
+        with answer_file(out) as write:
+            for requests in [read_requests(source, **self._how)] if whole else request_parts(source, **self._how):
+                between()
+                try:
+                    prediction = self.predictor.predict(requests)
+                except RequestError as error:
+                    where = f", counted from request {done}" if done else ""
+                    raise RequestError(f"{source}{where}: {error}") from None
+                columns = answer_columns(prediction, self.predictor.class_names, requests.ids, first=done)
+                write(columns)
+                labels, numbers = np.unique(columns["label"], return_counts=True)
+                counts.update(dict(zip(labels.tolist(), numbers.tolist(), strict=True)))
+                done += len(prediction)
+        return dict(counts)
+
+    def to_columns(self, source: Path) -> dict[str, NDArray[Any]]:
+        """Answers to `source` in memory."""
+        requests = read_requests(source, **self._how)
+        return answer_columns(self.predictor.predict(requests), self.predictor.class_names, requests.ids)
+
+
+def check_apart(bundle: Path, source: Path, out: Path) -> None:
+    """Refuse answers that would change the bundle or replace the requests.
+
+    Raises:
+        RequestError: `out` is inside the bundle, or the same file or folder as `source`.
+    """
+    if bundle.is_dir() and out.resolve().is_relative_to(bundle.resolve()):
+        raise RequestError(f"{out} would be inside the bundle, which must stay as it is. Choose another --out.")
+    if out.exists() and source.exists() and out.samefile(source):
+        what = "folder" if source.is_dir() else "file"
+        raise RequestError(f"{out} is the {what} of requests itself. Choose another --out.")
 
 
 def predict_file(bundle: str | os.PathLike[str], source: Path, *, out: Path | None = None) -> PredictSummary:
     """Answer the requests in `source` (see `graph2mlp.export.inputs`) and write them to `out`, if given.
+
+    With `out`, parquet (and csv to csv) passes in parts, so that memory does not grow with the file.
 
     Raises:
         BundleError: the bundle is missing or damaged.
@@ -44,16 +109,8 @@ def predict_file(bundle: str | os.PathLike[str], source: Path, *, out: Path | No
     """
     if out is not None:
         check_output(out)
-        if Path(bundle).is_dir() and out.resolve().is_relative_to(Path(bundle).resolve()):
-            raise RequestError(f"{out} would be inside the bundle, which must stay as it is. Choose another --out.")
-        if out.exists() and source.exists() and out.samefile(source):
-            raise RequestError(f"{out} is the file of requests itself. Choose another --out.")
-    predictor = Predictor(bundle)
-    names = predictor.bundle.node_names()
-    known = None if names is None else NodeNames(names)
-    about = predictor.manifest
-    requests = read_requests(source, features=about.features, names=known, structure=about.structure is not None)
-    prediction = predictor.predict(requests)
-    if out is not None:
-        write_answers(out, prediction, predictor.class_names, requests.ids)
-    return PredictSummary(out=out, columns=answer_columns(prediction, predictor.class_names, requests.ids))
+        check_apart(Path(bundle), source, out)
+        return PredictSummary(out=out, labels=Answerer(bundle).to_file(source, out))
+    columns = Answerer(bundle).to_columns(source)
+    labels, counts = np.unique(columns["label"], return_counts=True)
+    return PredictSummary(out=None, labels=dict(zip(labels.tolist(), counts.tolist(), strict=True)), columns=columns)

@@ -52,7 +52,9 @@ def _one_line_errors(resume: Path | None = None) -> Iterator[None]:
         raise typer.Exit(0) from None
     except OSError as error:  # disk full, read-only folder, no permission
         where = f": {error.filename}" if error.filename else ""
-        typer.echo(f"error: {error.strerror or error}{where}", err=True)
+        kept = resume is not None and (resume / "config.toml").exists()
+        hint = f". When that is mended, go on with the same command and --resume (in {resume})." if kept else ""
+        typer.echo(f"error: {error.strerror or error}{where}{hint}", err=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         hint = f" Go on with the same command and --resume (in {resume})." if resume else ""
@@ -295,18 +297,31 @@ def bench(
 @app.command()
 def predict(
     bundle: Annotated[Path, typer.Argument(help="A bundle, folder or .zip.")],
-    requests: Annotated[Path, typer.Argument(metavar="INPUT", help="Requests: .csv, .npz or .parquet.")],
+    requests: Annotated[
+        Path,
+        typer.Argument(
+            metavar="INPUT", help="Requests: .csv, .npz or .parquet; or a folder of such files, or a quoted pattern."
+        ),
+    ],
     out: Annotated[
-        Path | None, typer.Option(help="Answers: .csv, .npz or .parquet. Default: csv to the terminal.")
+        Path | None,
+        typer.Option(help="Answers: .csv, .npz or .parquet, of a folder a folder. Default: csv to the terminal."),
     ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes, each on one thread, for a folder of files.")] = 1,
 ) -> None:
-    """Answer a file of requests: id, label and probability for each. Needs no torch."""
+    """Answer requests: id, label and probability for each. Needs no torch. A folder goes on where it stopped."""
     with _one_line_errors():
         from graph2mlp.export.answers import write_csv
         from graph2mlp.export.predict import predict_file
+        from graph2mlp.export.shards import find_shards, predict_shards
 
+        if find_shards(requests) is not None:
+            if out is None:
+                raise typer.BadParameter("a folder of requests needs --out FOLDER")
+            typer.echo(predict_shards(bundle, requests, out, workers=workers, say=_say).summary())
+            return
         answered = predict_file(bundle, requests, out=out)
-        if out is None:
+        if answered.columns is not None:
             write_csv(sys.stdout, answered.columns)
         else:
             typer.echo(answered.summary())
@@ -328,6 +343,11 @@ def inspect(
         listing.show_header = False
         listing.columns[1].justify, listing.columns[1].no_wrap = "left", False
         _show(listing)
+
+
+def _say(line: str) -> None:
+    """About work that goes on, so that results on standard output can be piped."""
+    typer.echo(line, err=True)
 
 
 def _sizes(text: str) -> list[int]:

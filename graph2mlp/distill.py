@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -10,11 +11,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from graph2mlp.atomic import write_json, write_text
-from graph2mlp.config import RunConfig, load_config
+from graph2mlp.atomic import write_json
+from graph2mlp.config import RunConfig
 from graph2mlp.console import Reporter
 from graph2mlp.data.graph import GraphData
-from graph2mlp.errors import ConfigError, RunError
+from graph2mlp.errors import ConfigError
 from graph2mlp.evaluation import evaluate_knowledge, evaluate_teacher
 from graph2mlp.losses.extra import LossConfig
 from graph2mlp.methods.base import Stage
@@ -22,7 +23,8 @@ from graph2mlp.methods.mlp import MLP
 from graph2mlp.report import PAGE, write_report
 from graph2mlp.results import Cost, Finished, run_result
 from graph2mlp.run import Run, open_run, save_student
-from graph2mlp.run_inputs import Inputs, read_inputs
+from graph2mlp.run_folder import check_folder, claim_folder, is_complete, keep_if_resumable, locked_folder
+from graph2mlp.run_inputs import Inputs, check_same_inputs, read_inputs
 from graph2mlp.structure import encode_structure
 from graph2mlp.structure.table import StructureTable
 from graph2mlp.students.base import Student, StudentSpec
@@ -39,7 +41,7 @@ from graph2mlp.training.loop import EpochLog
 from graph2mlp.training.metrics import accuracy
 from graph2mlp.training.student import train_student
 
-__all__ = ["Inputs", "claim_folder", "distill", "read_inputs"]
+__all__ = ["Inputs", "distill", "read_inputs"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,31 +52,6 @@ class _Teaching:
     summary: dict[str, Any] | None
     cost: Cost = field(default_factory=Cost)
     model: Teacher | None = None
-
-
-def claim_folder(out: Path, config: RunConfig, *, force: bool, resume: bool, several: bool = False) -> bool:
-    """Make `out` the folder of this run; whether it is new. `several` says that it holds one folder per seed.
-
-    Raises:
-        RunError: it exists and is neither to be replaced nor continued, or was made with other settings.
-    """
-    settings = out / "config.toml"
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        if resume and settings.exists():
-            other_kind = (out / "metrics.jsonl").exists() if several else any(out.glob("seed-*"))
-            if load_config(settings) != config or other_kind:
-                raise RunError(f"{out} was started with other settings (see {settings}). Resume with the same ones.")
-            return False
-        if not force:
-            raise RunError(f"{out} exists. Choose another --out, replace it with --force, or go on with --resume.")
-        if not settings.exists():
-            raise RunError(
-                f"{out} exists and is not a run folder, so --force will not delete it. Choose another --out."
-            )
-        shutil.rmtree(out)
-    out.mkdir(parents=True, exist_ok=True)
-    write_text(settings, config.to_toml())
-    return True
 
 
 def distill(
@@ -90,33 +67,36 @@ def distill(
 
     The folder is finished when `result.json` is in it. `report.html` follows; it is made from the files of the folder
     and, should it be missing, made again by `resume`. A new folder of a run that fails by a
-    mistake of ours or the user's is removed; one that was interrupted stays, to be resumed.
+    mistake of ours or the user's is removed; one that was interrupted, or met a full disk, stays, to be resumed.
+
+    Raises:
+        RunError: the folder is taken, belongs to other settings, or another process works in it.
+        Graph2MLPError: the inputs cannot be used.
+        OSError: the disk is full, or the folder cannot be written to.
     """
     if not config.hyper.needs_teacher and (knowledge_files or config.teacher.own):
         given = "--knowledge" if knowledge_files else "--teacher-module"
         raise ConfigError(f"Method '{config.method}' learns from no teacher, so {given} has no use.")
-    inputs = read_inputs(config, knowledge_files)
-    reporter = reporter or Reporter()
-    new = claim_folder(out, config, force=force, resume=resume)
-    if (out / "result.json").exists():
-        if not (out / PAGE).exists():
+    if check_folder(out, config, force=force, resume=resume) and resume and is_complete(out):
+        return open_run(out)  # which may be read-only by now
+    with locked_folder(out):
+        inputs = read_inputs(config, knowledge_files)
+        reporter = reporter or Reporter()
+        new = claim_folder(out, config, force=force, resume=resume)
+        if not (out / "result.json").exists():
+            with keep_if_resumable(out, new=new), torch_threads(training_threads(inputs.observed)):
+                for note in inputs.graph.notes:
+                    reporter.say(f"note: {inputs.graph.name}: {note}")
+                _run_stages(config, inputs, out, reporter)
+        shutil.rmtree(out / "checkpoint", ignore_errors=True)
+        if not (out / PAGE).exists():  # after the run is complete: a fault in a picture must not cost the training
             write_report(out)
         return open_run(out)
-    try:
-        with torch_threads(training_threads(inputs.observed)):
-            for note in inputs.graph.notes:
-                reporter.say(f"note: {inputs.graph.name}: {note}")
-            _run_stages(config, inputs, out, reporter)
-    except Exception:  # an interrupt is no Exception: that folder stays, to be resumed
-        if new:
-            shutil.rmtree(out)
-        raise
-    write_report(out)  # after the run is complete: a fault in a picture must not cost the training
-    return open_run(out)
 
 
 def _run_stages(config: RunConfig, inputs: Inputs, out: Path, reporter: Reporter) -> None:
     graph, observed = inputs.graph, inputs.observed
+    check_same_inputs(inputs, out / "checkpoint" / "inputs.json")
     journal = Journal(out / "metrics.jsonl")
     teaching = _teach(config, inputs, out, journal, reporter)
     table, structure_cost = _structure(config, observed, graph.num_nodes, out, reporter)
@@ -139,7 +119,7 @@ def _run_stages(config: RunConfig, inputs: Inputs, out: Path, reporter: Reporter
         logs = {"log": journal.stage("student", progress), "first_log": journal.stage("student, first stage", progress)}
         student, fitted = train_student(config.hyper, spec, stage, **logs, checkpoint=checkpoint)
     save_student(student, out / "student.safetensors")
-    control = _control(config, spec, stage, journal, reporter)
+    control = _control(config, spec, stage, out, journal, reporter)
     save_student(control, out / "mlp.safetensors")
     made = Finished(
         graph=graph,
@@ -155,7 +135,6 @@ def _run_stages(config: RunConfig, inputs: Inputs, out: Path, reporter: Reporter
     result, details = run_result(config, made)
     write_json(out / "breakdown.json", details)
     write_json(out / "result.json", result)
-    shutil.rmtree(out / "checkpoint", ignore_errors=True)
 
 
 def _teach(config: RunConfig, inputs: Inputs, out: Path, journal: Journal, reporter: Reporter) -> _Teaching:
@@ -218,15 +197,22 @@ def _structure(
 ) -> tuple[StructureTable | None, Cost]:
     if not config.hyper.reads_structure:
         return None, Cost()
+    table_file, cost_file = out / "structure.safetensors", out / "checkpoint" / "structure.json"
+    if cost_file.exists():  # written after the table: a run that goes on has it
+        return StructureTable.load(table_file), Cost(**json.loads(cost_file.read_text(encoding="utf-8")))
     started, cpu_started = time.perf_counter(), time.process_time()
     encoder, dim = config.structure.encoder, config.structure.dim
     with reporter.work(f"structure ({encoder})"):
         table = encode_structure(observed, encoder, dim=dim, seed=config.seed, num_nodes=num_nodes)
-    table.save(out / "structure.safetensors")
-    return table, Cost(time.perf_counter() - started, time.process_time() - cpu_started)
+    table.save(table_file)
+    cost = Cost(time.perf_counter() - started, time.process_time() - cpu_started)
+    write_json(cost_file, asdict(cost))
+    return table, cost
 
 
-def _control(config: RunConfig, spec: StudentSpec, stage: Stage, journal: Journal, reporter: Reporter) -> Student:
+def _control(
+    config: RunConfig, spec: StudentSpec, stage: Stage, out: Path, journal: Journal, reporter: Reporter
+) -> Student:
     """The plain MLP of the student's shape, on features and labels alone: what distillation is measured against."""
     # Trained by its own settings, unless this run is the plain MLP and the user may have chosen others.
     train = config.train if config.method == "mlp" else replace(stage.train, **MLP.defaults["train"])
@@ -234,6 +220,7 @@ def _control(config: RunConfig, spec: StudentSpec, stage: Stage, journal: Journa
     shape = replace(spec, structure=0, structure_dropout=0.0)
     if config.method != "mlp":
         shape = replace(shape, input_dropout=0.0)
+    checkpoint = Checkpoint(out / "checkpoint" / "mlp.safetensors")
     with reporter.training("plain MLP", train.epochs) as progress:
-        student, _fitted = train_student(MLP(), shape, plain, log=journal.stage("mlp", progress))
+        student, _fitted = train_student(MLP(), shape, plain, log=journal.stage("mlp", progress), checkpoint=checkpoint)
     return student

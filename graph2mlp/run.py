@@ -12,10 +12,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from graph2mlp import __version__
-from graph2mlp.atomic import atomic_path
 from graph2mlp.config import RunConfig, load_config
 from graph2mlp.data.datasets import load_graph
 from graph2mlp.data.graph import GraphData
@@ -30,6 +29,7 @@ from graph2mlp.teachers.knowledge import TeacherKnowledge
 from graph2mlp.teachers.load_own import load_own_teacher
 from graph2mlp.teachers.models import Teacher
 from graph2mlp.teachers.own import find_hops
+from graph2mlp.tensor_files import save_tensors
 
 __all__ = ["Run", "open_run", "run_graph", "save_student", "versions"]
 
@@ -194,8 +194,7 @@ def save_student(student: Student, path: Path) -> None:
     # One entry: safetensors writes several in an order that changes, and equal runs must be equal files.
     spec = {"kind": student.kind} | {field.name: getattr(student.spec, field.name) for field in fields(student.spec)}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in student.state_dict().items()}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, {"spec": json.dumps(spec)})
+    save_tensors(path, tensors, {"spec": json.dumps(spec)})
 
 
 def versions() -> dict[str, str]:

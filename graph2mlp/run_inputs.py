@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from graph2mlp.atomic import write_json
 from graph2mlp.config import RunConfig
 from graph2mlp.data.graph import GraphData
-from graph2mlp.errors import ConfigError, DataError, KnowledgeError
+from graph2mlp.errors import ConfigError, DataError, KnowledgeError, RunError
 from graph2mlp.run import run_graph
 from graph2mlp.teachers.extract import extract_knowledge
 from graph2mlp.teachers.files import as_logits, check_teaches, read_knowledge
@@ -18,7 +21,7 @@ from graph2mlp.teachers.knowledge import TeacherKnowledge
 from graph2mlp.teachers.load_own import load_own_teacher
 from graph2mlp.teachers.own import OwnTeacher
 
-__all__ = ["Inputs", "read_inputs"]
+__all__ = ["Inputs", "check_same_inputs", "read_inputs"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +62,23 @@ def read_inputs(config: RunConfig, files: Sequence[Path] = ()) -> Inputs:
                 "may be test labels here. Use the same graph, seed and setting, or extract it again."
             )
     return Inputs(graph, observed, knowledge)
+
+
+def check_same_inputs(inputs: Inputs, record: Path) -> None:
+    """Note what a run depends on in the file `record`; when the run goes on, it must still be the same.
+
+    Raises:
+        RunError: the graph, its split or the knowledge is another one now.
+    """
+    said = [hashlib.blake2b(one.logits.numpy().tobytes(), digest_size=16).hexdigest() for one in inputs.knowledge]
+    now = {"graph": inputs.graph.fingerprint(), "knowledge": said}
+    if not record.exists():
+        write_json(record, now)
+    elif json.loads(record.read_text(encoding="utf-8")) != now:
+        raise RunError(
+            f"The graph '{inputs.graph.name}', its split or the teacher's knowledge changed since "
+            f"{record.parent.parent} was begun. Start it again with --force."
+        )
 
 
 def _check_classes(graph: GraphData) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,9 +12,10 @@ from graph2mlp.advice import seeds_advice
 from graph2mlp.atomic import write_json
 from graph2mlp.config import RunConfig
 from graph2mlp.console import Reporter
-from graph2mlp.distill import claim_folder, distill, read_inputs
+from graph2mlp.distill import distill, read_inputs
 from graph2mlp.report import write_report
 from graph2mlp.run import SCHEMA
+from graph2mlp.run_folder import check_folder, claim_folder, keep_if_resumable, locked_folder
 from graph2mlp.summary import result_line
 
 __all__ = ["distill_seeds", "summarise"]
@@ -33,23 +33,21 @@ def distill_seeds(
 ) -> dict[str, Any]:
     """Seeds 0 to `seeds - 1` into `out/seed-<n>`; the summary is written to `out/result.json` when all are done."""
     config = replace(config, seed=0)
-    read_inputs(config, knowledge_files)
-    new = claim_folder(out, config, force=force, resume=resume, several=True)
-    runs: list[dict[str, Any]] = []
-    for seed in range(seeds):
-        folder, one = out / f"seed-{seed}", replace(config, seed=seed)
-        try:
-            run = distill(one, folder, knowledge_files=knowledge_files, reporter=reporter, resume=True)
-        except Exception:
-            if new and not runs:
-                shutil.rmtree(out)  # as for a single run: a failure at the start leaves nothing behind
-            raise
-        reporter.say(result_line(run.result))
-        runs.append(run.result)
-    summary = summarise(runs)
-    write_json(out / "result.json", summary)
-    write_report(out)
-    return summary
+    check_folder(out, config, force=force, resume=resume, several=True)
+    with locked_folder(out):
+        read_inputs(config, knowledge_files)
+        new = claim_folder(out, config, force=force, resume=resume, several=True)
+        runs: list[dict[str, Any]] = []
+        for seed in range(seeds):
+            folder, one = out / f"seed-{seed}", replace(config, seed=seed)
+            with keep_if_resumable(out, new=new and not runs):  # only a failure at the start leaves nothing behind
+                run = distill(one, folder, knowledge_files=knowledge_files, reporter=reporter, resume=True)
+            reporter.say(result_line(run.result))
+            runs.append(run.result)
+        summary = summarise(runs)
+        write_json(out / "result.json", summary)
+        write_report(out)
+        return summary
 
 
 def summarise(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:

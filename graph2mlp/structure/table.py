@@ -10,6 +10,7 @@ from torch import Tensor
 
 from graph2mlp.data.graph import GraphData, csr_neighbours
 from graph2mlp.errors import DataError
+from graph2mlp.tensor_files import save_tensors
 
 __all__ = ["PAD", "StructureTable"]
 
@@ -68,12 +69,7 @@ class StructureTable:
 
     def save(self, path: Path) -> None:
         """Write as safetensors, in one step."""
-        from safetensors.torch import save_file
-
-        from graph2mlp.atomic import atomic_path
-
-        with atomic_path(path) as temporary:
-            save_file({"rows": self.rows, "known": self.known}, temporary, {"encoder": self.encoder})
+        save_tensors(path, {"rows": self.rows, "known": self.known}, {"encoder": self.encoder})
 
     @classmethod
     def load(cls, path: Path) -> StructureTable:

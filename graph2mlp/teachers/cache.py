@@ -14,17 +14,19 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from graph2mlp.atomic import atomic_path, write_json
+from graph2mlp.atomic import sweep, write_json
 from graph2mlp.data.graph import GraphData
-from graph2mlp.errors import ConfigError, KnowledgeError
+from graph2mlp.errors import ConfigError, KnowledgeError, RunError
+from graph2mlp.lock import LOCK, hold
 from graph2mlp.teachers.config import TeacherConfig
 from graph2mlp.teachers.ensemble import Ensemble
 from graph2mlp.teachers.extract import extract_knowledge, weights_fingerprint
 from graph2mlp.teachers.knowledge import TeacherKnowledge
 from graph2mlp.teachers.models import Teacher, build_teacher
 from graph2mlp.teachers.train import StageLog, train_teacher
+from graph2mlp.tensor_files import save_tensors
 from graph2mlp.training.loop import silent
 from graph2mlp.training.metrics import accuracy
 from graph2mlp.training.seed import stage_seed
@@ -113,11 +115,14 @@ def _obtain_single(
     knowledge = extract_knowledge(model, graph, name=config.name)
     val, seconds, cpu_seconds = fitted.best.accuracy, fitted.seconds, fitted.cpu_seconds
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_teacher(model, folder / "weights.safetensors")
-        knowledge.save(folder / "knowledge.safetensors")
-        # Last: an entry without it is incomplete and will be made again.
-        write_json(folder / "entry.json", {"val": val, "seconds": seconds, "cpu_seconds": cpu_seconds})
+        with hold(folder / LOCK, str(folder)):
+            sweep(folder)
+            save_teacher(model, folder / "weights.safetensors")
+            knowledge.save(folder / "knowledge.safetensors")
+            # Last: an entry without it is incomplete and will be made again.
+            write_json(folder / "entry.json", {"val": val, "seconds": seconds, "cpu_seconds": cpu_seconds})
+    except RunError:
+        pass  # another process is writing the same teacher at this moment
     except OSError as error:  # the run has its teacher; the next one will train it again
         warnings.warn(f"The teacher was not kept in {folder}: {error}. Set GRAPH2MLP_CACHE.", stacklevel=3)
     return TrainedTeacher(model, knowledge, val, seconds, cpu_seconds, cached=False)
@@ -128,8 +133,7 @@ def save_teacher(model: Teacher, path: Path) -> None:
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     # A member's own settings: validation may have chosen other aggregators for two members called sage.
     config = [asdict(one.config) for one in model.teachers()] if isinstance(model, Ensemble) else asdict(model.config)
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, {"config": json.dumps(config)})
+    save_tensors(path, tensors, {"config": json.dumps(config)})
 
 
 def load_teacher(path: Path, graph: GraphData) -> Teacher:

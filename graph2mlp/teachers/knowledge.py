@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from graph2mlp.atomic import atomic_path
 from graph2mlp.data.graph import GraphData
 from graph2mlp.errors import KnowledgeError
+from graph2mlp.tensor_files import save_tensors
 
 __all__ = ["TeacherKnowledge"]
 
@@ -94,8 +94,6 @@ class TeacherKnowledge:
 
     def save(self, path: Path) -> None:
         """Write as safetensors, in one step."""
-        from safetensors.torch import save_file
-
         tensors = {"node_ids": self.node_ids, "logits": self.logits}
         tensors |= {f"hidden.{name}": tensor for name, tensor in self.hidden.items()}
         metadata = {
@@ -105,8 +103,7 @@ class TeacherKnowledge:
             "weights": self.weights,
             "hidden": "\n".join(self.hidden),
         }
-        with atomic_path(path) as temporary:
-            save_file(_apart(tensors), temporary, metadata)
+        save_tensors(path, _apart(tensors), metadata)
 
     @classmethod
     def load(cls, path: Path) -> TeacherKnowledge:

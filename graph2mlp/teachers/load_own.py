@@ -14,15 +14,15 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from graph2mlp.atomic import atomic_path
 from graph2mlp.data.graph import GraphData
 from graph2mlp.data.pt import safe_torch_load
 from graph2mlp.errors import ConfigError, DataError, KnowledgeError, suggest
 from graph2mlp.teachers.config import TeacherConfig
 from graph2mlp.teachers.own import OwnTeacher
+from graph2mlp.tensor_files import save_tensors
 
 __all__ = ["load_own_teacher", "save_own_teacher"]
 
@@ -58,9 +58,8 @@ def load_own_teacher(config: TeacherConfig, graph: GraphData, *, weights: Path |
 def save_own_teacher(teacher: OwnTeacher, path: Path) -> None:
     """The module's own weights, by its own names, as safetensors in one step."""
     state = {name: value for name, value in teacher.network.state_dict().items() if isinstance(value, Tensor)}
-    with atomic_path(path) as temporary:
-        # Cloned, because safetensors refuses weights that two layers share.
-        save_file({name: value.detach().clone().contiguous() for name, value in state.items()}, temporary)
+    # Cloned, because safetensors refuses weights that two layers share.
+    save_tensors(path, {name: value.detach().clone().contiguous() for name, value in state.items()})
 
 
 def _build(config: TeacherConfig, graph: GraphData) -> nn.Module:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graph2mlp.atomic import atomic_path
-from graph2mlp.errors import RunError
+from graph2mlp.errors import ConfigError, RunError
+from graph2mlp.tensor_files import save_tensors
 from graph2mlp.training.metrics import Score
 from graph2mlp.training.players import Player
 
 __all__ = ["Checkpoint", "LoopState"]
+
+
+_VARIABLE = "GRAPH2MLP_CHECKPOINT_SECONDS"
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,11 +40,12 @@ class LoopState:
 class Checkpoint:
     """One file that follows a loop: weights, optimisers, random generators, best weights so far.
 
-    It is written at most every `seconds`, so that small runs pay nothing for it.
+    It is written at most every `seconds` (`GRAPH2MLP_CHECKPOINT_SECONDS`, else 10), so that small runs pay nothing for
+    it; and once more at the end of a loop that took longer, which then never runs again.
     """
 
-    def __init__(self, path: Path, *, seconds: float = 10.0) -> None:
-        self.path, self.seconds = path, seconds
+    def __init__(self, path: Path, *, seconds: float | None = None) -> None:
+        self.path, self.seconds = path, _interval() if seconds is None else seconds
         self._last = time.monotonic()
 
     def beside(self, name: str) -> Checkpoint:
@@ -51,31 +57,27 @@ class Checkpoint:
         self,
         players: Sequence[Player[Any]],
         generators: Sequence[torch.Generator],
+        state: LoopState,
         *,
-        kept: dict[str, Tensor],
-        best: Score,
-        best_epoch: int,
-        epoch: int,
-        cost: tuple[float, float],
+        last: bool,
     ) -> None:
-        """Write the state after `epoch` if it is time."""
-        if time.monotonic() - self._last < self.seconds:
+        """Write the state after an epoch if it is time; after the `last` one if the loop took that long in all."""
+        waited = state.seconds if last else time.monotonic() - self._last
+        if waited < self.seconds:
             return
-        from safetensors.torch import save_file
-
-        tensors = {f"kept/{name}": tensor for name, tensor in kept.items()}
+        tensors = {f"kept/{name}": tensor for name, tensor in state.kept.items()}
         tensors |= {f"random/{i}": g.get_state() for i, g in enumerate(_all(generators))}
         for player in players:
             for module_name, module in player.modules.items():
                 tensors |= {f"{player.name}/{module_name}/{k}": v for k, v in module.state_dict().items()}
             for number, optimizer in enumerate(player.optimizers):
-                for index, state in optimizer.state_dict()["state"].items():
-                    tensors |= {f"{player.name}/adam{number}/{index}/{k}": torch.as_tensor(v) for k, v in state.items()}
-        about: dict[str, Any] = {"epoch": epoch, "best_epoch": best_epoch, "cost": cost}
-        about["best"] = [best.accuracy, best.negative_loss]
-        with atomic_path(self.path) as temporary:
-            # clone: safetensors refuses tensors that share memory
-            save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, temporary, _json(about))
+                for index, moments in optimizer.state_dict()["state"].items():
+                    where = f"{player.name}/adam{number}/{index}"
+                    tensors |= {f"{where}/{k}": torch.as_tensor(v) for k, v in moments.items()}
+        about: dict[str, Any] = {"epoch": state.epoch, "best_epoch": state.best_epoch}
+        about |= {"cost": [state.seconds, state.cpu_seconds], "best": [state.best.accuracy, state.best.negative_loss]}
+        # clone: safetensors refuses tensors that share memory
+        save_tensors(self.path, {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, _json(about))
         self._last = time.monotonic()
 
     def restore(self, players: Sequence[Player[Any]], generators: Sequence[torch.Generator]) -> LoopState | None:
@@ -104,6 +106,17 @@ class Checkpoint:
             ) from None
         kept = {name.removeprefix("kept/"): tensor for name, tensor in tensors.items() if name.startswith("kept/")}
         return LoopState(kept, best, about["best_epoch"], about["epoch"], seconds, cpu)
+
+
+def _interval() -> float:
+    text = os.environ.get(_VARIABLE, "10")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not seconds >= 0:
+        raise ConfigError(f"{_VARIABLE} must be a number of seconds, 0 or more (got '{text}')")
+    return seconds
 
 
 def _all(generators: Sequence[torch.Generator]) -> list[torch.Generator]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from graph2mlp.atomic import write_text
+from graph2mlp.atomic import naming, write_text
 from graph2mlp.training.loop import EpochLog, silent
 
 __all__ = ["Journal"]
@@ -27,7 +27,7 @@ class Journal:
             if not started:
                 self._forget(name, epoch)
                 started = True
-            with self.path.open("a", encoding="utf-8") as file:
+            with naming(self.path), self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"stage": name, "epoch": epoch, **figures}) + "\n")
             also(epoch, figures)
 

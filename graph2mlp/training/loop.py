@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from graph2mlp.errors import MethodError
-from graph2mlp.training.checkpoint import Checkpoint
+from graph2mlp.training.checkpoint import Checkpoint, LoopState
 from graph2mlp.training.metrics import Score
 from graph2mlp.training.players import Player
 
@@ -73,10 +73,12 @@ def fit(
         kept, best, best_epoch, first = state.kept, state.best, state.best_epoch, state.epoch + 1
         started, cpu_started = started - state.seconds, cpu_started - state.cpu_seconds
     epoch = first - 1
-    for epoch in range(first, epochs + 1):
-        if epoch - max(best_epoch, burn_in) > patience:
-            epoch -= 1
-            break
+
+    def over() -> bool:
+        return epoch >= epochs or epoch - max(best_epoch, burn_in) >= patience
+
+    while not over():
+        epoch += 1
         model.train()
         figures = _run_epoch(players, batches(), epoch)
         model.eval()
@@ -88,9 +90,8 @@ def fit(
         log(epoch, {**figures, "val": now.accuracy, "val_loss": -now.negative_loss, "kept": best_epoch})
         if checkpoint is not None:
             cost = (time.perf_counter() - started, time.process_time() - cpu_started)
-            checkpoint.maybe_save(
-                players, generators, kept=kept, best=best, best_epoch=best_epoch, epoch=epoch, cost=cost
-            )
+            about = LoopState(kept, best, best_epoch, epoch, *cost)
+            checkpoint.maybe_save(players, generators, about, last=over())
     model.load_state_dict(kept)
     model.eval()
     return Fitted(epoch, best_epoch, best, time.perf_counter() - started, time.process_time() - cpu_started)

@@ -14,7 +14,7 @@ def test_file_to_file(bundles, tmp_path: Path) -> None:
     """Ids come back beside the answers, in the order of the requests; nothing else is left in the folder."""
     (tmp_path / "in.csv").write_text("neighbors,id,indices\n3,n3,1 2\n,new,\n")
     found = predict_file(bundles("sparse"), tmp_path / "in.csv", out=tmp_path / "out.csv")
-    assert found.columns["id"].tolist() == ["n3", "new"]
+    assert found.requests == 2
     assert "2 requests answered" in found.summary()
     lines = (tmp_path / "out.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in lines] == ["id", "n3", "new"]

@@ -1,0 +1,85 @@
+"""The processes that answer shards: each opens the bundle once and takes one shard after the other. No torch."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from graph2mlp.errors import Graph2MLPError, RequestError
+from graph2mlp.export.predict import Answerer
+
+__all__ = ["answer_in_workers"]
+
+
+def answer_in_workers(bundle: Path, shards: Sequence[Path], out: Path, *, workers: int) -> Iterator[tuple[Path, int]]:
+    """Each shard and its number of requests, as its file `out/NAME` is finished; with one worker, in this process.
+
+    Raises:
+        RequestError: a shard cannot be answered, or a worker ended; the other workers are stopped.
+    """
+    if workers == 1 or len(shards) <= 1:
+        answerer = Answerer(bundle)
+        for path in shards:
+            yield path, sum(answerer.to_file(path, out / path.name).values())
+        return
+    # Spawned, not forked: a thread of the caller may hold a lock that a forked child would wait for in vain.
+    context = multiprocessing.get_context("spawn")
+    waiting, busy, processes = list(reversed(shards)), {}, []
+    try:
+        for _ in range(min(workers, len(shards))):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(theirs, bundle, out, os.getpid()), daemon=True)
+            process.start()
+            theirs.close()  # so that the end of the process is the end of the pipe
+            processes.append(process)
+            ours.send(path := waiting.pop())
+            busy[ours] = path
+        while busy:
+            for ready in wait(list(busy)):
+                assert isinstance(ready, Connection)
+                yield busy.pop(ready), _result(ready)
+                if waiting:
+                    ready.send(path := waiting.pop())
+                    busy[ready] = path
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join()
+
+
+def _result(connection: Connection) -> int:
+    try:
+        found: Any = connection.recv()
+    except EOFError:
+        raise RequestError(
+            "A worker process ended before its shard was answered; perhaps memory ran out. Give the same command "
+            "again, with fewer --workers: what is answered stays."
+        ) from None
+    if isinstance(found, BaseException):
+        raise found
+    return int(found)
+
+
+def _serve(connection: Connection, bundle: Path, out: Path, parent: int) -> None:
+    """Answer what comes through the pipe until it closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent decides
+
+    def stop_if_alone() -> None:
+        if os.getppid() != parent:  # it was killed, and the next command may be at work
+            os._exit(1)
+
+    try:
+        answerer = Answerer(bundle)
+        while True:
+            path: Path = connection.recv()
+            connection.send(sum(answerer.to_file(path, out / path.name, between=stop_if_alone).values()))
+    except EOFError:
+        return
+    except (Graph2MLPError, OSError) as error:
+        connection.send(error)
