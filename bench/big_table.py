@@ -50,7 +50,7 @@ def main() -> None:
     write_rows(given.csv, rows)
 
 
-def make_bundle(nodes: int, target: Path) -> Path:
+def make_bundle(nodes: int, target: Path, *, features: int = FEATURES) -> Path:
     """A bundle with a random table; what it answers does not matter here."""
     import torch
 
@@ -64,18 +64,18 @@ def make_bundle(nodes: int, target: Path) -> Path:
 
     torch.manual_seed(0)
     student = MLPStudent(
-        StudentSpec(features=FEATURES, structure=WIDTH, classes=CLASSES, layers=2, hidden=HIDDEN)
+        StudentSpec(features=features, structure=WIDTH, classes=CLASSES, layers=2, hidden=HIDDEN)
     ).eval()
     table = StructureTable("random", torch.randn(nodes, WIDTH), torch.ones(nodes, dtype=torch.bool))
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         model = to_onnx(student, table, sparse=False, scratch=Path(scratch))
-        sample = Requests(x=torch.randn(64, FEATURES).numpy(), neighbors=torch.randint(nodes, (64, 1)).numpy())
+        sample = Requests(x=torch.randn(64, features).numpy(), neighbors=torch.randint(nodes, (64, 1)).numpy())
         check_parity(student, table, model.files["model.onnx"], sample)
         manifest = BundleManifest(
             class_names=tuple(map(str, range(CLASSES))),
             inputs=model.inputs,
             outputs=model.outputs,
-            features=FEATURES,
+            features=features,
             regime="structure",
             preset="fp32",
             student=StudentInfo(layers=2, hidden=HIDDEN, parameters=student.num_parameters),

@@ -40,7 +40,7 @@ class Features(StrEnum):
 
 
 @contextmanager
-def _one_line_errors(resume: Path | None = None) -> Iterator[None]:
+def _one_line_errors(resume: Path | None = None, *, again: str = "") -> Iterator[None]:
     """Our own errors become one line and exit code 1; an interrupt becomes 130."""
     try:
         yield
@@ -57,7 +57,7 @@ def _one_line_errors(resume: Path | None = None) -> Iterator[None]:
         typer.echo(f"error: {error.strerror or error}{where}{hint}", err=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        hint = f" Go on with the same command and --resume (in {resume})." if resume else ""
+        hint = f" Go on with the same command and --resume (in {resume})." if resume else again
         typer.echo(f"interrupted.{hint}", err=True)
         raise typer.Exit(130) from None
 
@@ -318,7 +318,8 @@ def predict(
         if find_shards(requests) is not None:
             if out is None:
                 raise typer.BadParameter("a folder of requests needs --out FOLDER")
-            typer.echo(predict_shards(bundle, requests, out, workers=workers, say=_say).summary())
+            with _one_line_errors(again=f" What is in {out} stays; the same command goes on."):
+                typer.echo(predict_shards(bundle, requests, out, workers=workers, say=_say).summary())
             return
         answered = predict_file(bundle, requests, out=out)
         if answered.columns is not None:

@@ -143,6 +143,31 @@ def test_what_is_refused(bundles, tmp_path: Path) -> None:
     assert invoke("predict", bundles("features"), source).exit_code == 2
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_interrupted_command_says_so(bundles, tmp_path: Path, workers: str) -> None:
+    """Ctrl-C reaches the workers, too: one line, code 130, and nobody goes on in the background."""
+    source, out = write_shards(tmp_path / "in", [60_000] * 6), tmp_path / "out"
+    command = [sys.executable, "-m", "graph2mlp", "predict", str(bundles("features")), str(source), "--out", str(out)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [*command, "--workers", workers],
+        env=environment,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        while process.poll() is None and not (out / "part-0.parquet").exists():
+            time.sleep(0.002)
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate()
+    assert process.returncode == 130, said
+    assert said.splitlines()[-1] == f"interrupted. What is in {out} stays; the same command goes on."
+    assert "Traceback" not in said
+    assert not list(out.glob(".*"))
+    assert len(list(out.glob("*.parquet"))) < 6
+
+
 def test_killed_command_is_given_again(bundles, tmp_path: Path) -> None:
     """SIGKILL at random moments, workers and all: no row lost or doubled, no temporary file left."""
     source, out = write_shards(tmp_path / "in", [30_000] * 6), tmp_path / "out"

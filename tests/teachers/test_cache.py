@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -174,3 +175,29 @@ def test_weights_that_do_not_fit_are_refused(damage: str, graph: GraphData, tmp_
     with pytest.raises(KnowledgeError, match="w.safetensors is not a teacher of graph 'tiny'") as caught:
         load_teacher(file, graph)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_two_processes_train_the_same_teacher(
+    graph: GraphData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seeds that run side by side share the cache: neither may read or leave a mixture of two entries."""
+    config = TeacherConfig(hidden=8, epochs=2, burn_in=0)
+    alone = obtain_teacher(graph, config, seed=0)
+    for attempt in range(4):
+        monkeypatch.setenv("GRAPH2MLP_CACHE", str(tmp_path / str(attempt)))
+        children = []
+        for _ in range(3):
+            if not (child := os.fork()):
+                same = False
+                try:
+                    found = obtain_teacher(graph, config, seed=0)
+                    same = torch.equal(found.knowledge.logits, alone.knowledge.logits)
+                finally:
+                    os._exit(0 if same else 1)
+            children.append(child)
+        assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+        kept = obtain_teacher(graph, config, seed=0)
+        assert kept.cached
+        assert torch.equal(kept.knowledge.logits, alone.knowledge.logits)
+        assert not list((tmp_path / str(attempt)).rglob(".*"))
