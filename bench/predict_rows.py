@@ -80,15 +80,36 @@ def start(bundle: Path, source: Path, out: Path, workers: int) -> subprocess.Pop
 
 
 def timed(bundle: Path, source: Path, out: Path, workers: int) -> dict[str, float]:
-    """Seconds of an uninterrupted command, its CPU seconds, and the most that one of its processes held."""
-    begun = time.perf_counter()
+    """Seconds of an uninterrupted command, CPU seconds of all its processes, and the most that one of them held."""
+    begun, peak = time.perf_counter(), 0.0
     with start(bundle, source, out, workers) as process:
-        _, status, used = os.wait4(process.pid, 0)
+        while True:
+            peak = max(peak, *(high_water_mb(pid) for pid in (process.pid, *children(process.pid))))
+            pid, status, used = os.wait4(process.pid, os.WNOHANG)
+            if pid:
+                break
+            time.sleep(0.02)
         process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0, f"exit code {process.returncode}"
     seconds = time.perf_counter() - begun
-    cpu = used.ru_utime + used.ru_stime
-    return {"seconds": seconds, "cpu_seconds": cpu, "peak_rss_mb": used.ru_maxrss / 1024}
+    return {"seconds": seconds, "cpu_seconds": used.ru_utime + used.ru_stime, "peak_rss_mb": peak}
+
+
+def children(pid: int) -> list[int]:
+    """Processes that `pid` has started and that still run."""
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
+    except OSError:
+        return []
+
+
+def high_water_mb(pid: int) -> float:
+    """The most a process has held so far; `ru_maxrss` would also count what this one held when it started it."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    except OSError:  # it has ended
+        return 0.0
+    return max((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), default=0.0)
 
 
 def killed(bundle: Path, source: Path, out: Path) -> dict[str, float]:
