@@ -9,12 +9,14 @@ product, `_COLUMNS` of its columns at a time.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from graph2mlp.data.features import SparseRows, project, unit_rows
+from graph2mlp.data.features import FeatureLinear, SparseRows, project, unit_rows
 from graph2mlp.data.graph import GraphData
 from graph2mlp.teachers.ensemble import Ensemble
 from graph2mlp.teachers.models import GCN, SAGE, APPNPTeacher, Teacher
@@ -26,8 +28,17 @@ _NUMBERS = 1 << 25
 _ROWS = 1 << 16
 _COLUMNS = 64
 
-Rows = Callable[[slice], Tensor]
-"""The input of a layer, for a block of nodes."""
+Times: TypeAlias = Callable[[slice, Tensor], Tensor]
+"""A block of rows of a layer's input, times a weight `[D, H]`."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Layer:
+    """Weights `[D, H]` for the sum over neighbours and for the node itself, and a bias `[H]`."""
+
+    neighbours: Tensor | None = None
+    own: Tensor | None = None
+    bias: Tensor
 
 
 def needs_blocks(teacher: Teacher, num_nodes: int) -> bool:
@@ -51,8 +62,7 @@ def answer_in_blocks(teacher: Teacher, graph: GraphData, edge_index: Tensor) -> 
         answers.append(logits)
         if hidden:
             last.append(hidden[-1])
-    for start in range(0, graph.num_nodes, _ROWS):
-        part = slice(start, start + _ROWS)
+    for part in _parts(graph.num_nodes):
         answers[0][part] = teacher.combine([logits[part] for logits in answers])
         for one in last:
             one[part] = F.normalize(one[part], dim=1)
@@ -61,30 +71,83 @@ def answer_in_blocks(teacher: Teacher, graph: GraphData, edge_index: Tensor) -> 
 
 def _single(teacher: Teacher, graph: GraphData, edge_index: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
     adjacency = teacher.adjacency(edge_index, graph.num_nodes)
-    spread = isinstance(teacher, APPNPTeacher)
-    hidden: list[Tensor] = []
-    for number in range(teacher.config.layers):
-        rows = _activated(hidden[-1]) if hidden else _features(teacher, graph)
-        if spread:
-            out = _by_rows(_appnp_layer(teacher, number), rows, graph.num_nodes)
+    times = _features(teacher, graph)
+    outputs: list[Tensor] = []
+    for layer in _layers(teacher):
+        outputs.append(_layer(layer, times, adjacency, graph.num_nodes))
+        times = _activated(outputs[-1])
+    logits = outputs.pop()
+    if isinstance(teacher, APPNPTeacher):
+        logits = _spread(logits, adjacency, teacher.config.steps, teacher.config.teleport)
+    return logits, tuple(outputs)
+
+
+def _layers(teacher: Teacher) -> list[_Layer]:
+    """The weights of each layer: what neighbours are multiplied with, or the node itself, or both."""
+    if isinstance(teacher, APPNPTeacher):
+        maps = [_Layer(own=teacher.first.weight, bias=teacher.first.bias)]
+        return maps + [_Layer(own=one.weight.t(), bias=one.bias) for one in teacher.layers]
+    layers = []
+    for conv in teacher.convs:
+        if isinstance(teacher, SAGE):
+            own = conv.lin_r.weight if conv.root_weight else None
+            layers.append(_Layer(neighbours=conv.lin_l.weight, own=own, bias=conv.lin_l.bias))
         else:
-            out = _convolved(_conv(teacher, number), rows, adjacency)
-        hidden.append(out)
-    logits = hidden.pop()
-    return _spread(teacher, logits, adjacency) if spread else logits, tuple(hidden)
+            weight = conv.lin.weight if isinstance(conv.lin, FeatureLinear) else conv.lin.weight.t()
+            layers.append(_Layer(neighbours=weight, bias=conv.bias))
+    return layers
 
 
-def _features(teacher: Teacher, graph: GraphData) -> Callable[[slice, Tensor], Tensor]:
-    """Features times a weight `[F, H]`, for a block of nodes."""
+def _layer(layer: _Layer, times: Times, adjacency: Tensor, num_nodes: int) -> Tensor:
+    """`A (rows W) + rows V + b` for all nodes, `[N, H]`."""
+    out = torch.zeros(num_nodes, len(layer.bias))
+    if layer.neighbours is not None:
+        for columns in torch.arange(out.size(1)).split(_COLUMNS):
+            product = torch.empty(num_nodes, len(columns))
+            for part in _parts(num_nodes):
+                product[part] = times(part, layer.neighbours[:, columns])
+            for part in _parts(num_nodes):
+                out[part, columns] = _rows_of(adjacency, part) @ product
+    for part in _parts(num_nodes):
+        out[part] += layer.bias
+        if layer.own is not None:
+            out[part] += times(part, layer.own)
+    return out
 
+
+def _spread(logits: Tensor, adjacency: Tensor, steps: int, teleport: float) -> Tensor:
+    """`H <- (1 - a) A H + a H_0`, `steps` times."""
+    now, other = logits.clone(), torch.empty_like(logits)
+    for _ in range(steps):
+        for part in _parts(len(logits)):
+            other[part] = (_rows_of(adjacency, part) @ now).mul_(1 - teleport).add_(logits[part], alpha=teleport)
+        now, other = other, now
+    return now
+
+
+def _features(teacher: Teacher, graph: GraphData) -> Times:
     def times(part: slice, weight: Tensor) -> Tensor:
-        rows = graph.features(torch.arange(graph.num_nodes)[part]) if graph.is_sparse else graph.x[part]
-        if isinstance(rows, SparseRows) and teacher.config.unit_rows:
-            rows = unit_rows(rows)
-        return project(rows, weight)
+        if not graph.is_sparse:
+            return project(graph.x[part], weight)
+        rows = graph.features(torch.arange(part.start, part.stop))
+        assert isinstance(rows, SparseRows)
+        return project(unit_rows(rows) if teacher.config.unit_rows else rows, weight)
 
     return times
 
 
-def _activated(hidden: Tensor) -> Callable[[slice, Tensor], Tensor]:
+def _activated(hidden: Tensor) -> Times:
     return lambda part, weight: F.relu(hidden[part]) @ weight
+
+
+def _parts(num_nodes: int) -> list[slice]:
+    return [slice(start, min(start + _ROWS, num_nodes)) for start in range(0, num_nodes, _ROWS)]
+
+
+def _rows_of(adjacency: Tensor, part: slice) -> Tensor:
+    """Rows `part` of a CSR matrix; its columns and values are views."""
+    pointer = adjacency.crow_indices()[part.start : part.stop + 1]
+    edges = slice(int(pointer[0]), int(pointer[-1]))
+    columns, values = adjacency.col_indices()[edges], adjacency.values()[edges]
+    size = (part.stop - part.start, adjacency.size(1))
+    return torch.sparse_csr_tensor(pointer - pointer[0], columns, values, size, check_invariants=False)
