@@ -3,9 +3,9 @@
     python -m bench.scale --nodes 100000 1000000 --folder /tmp/scale
 
 The graph is generated (seeded): ten directed edges per node, 128 dense features, 40 planted communities which are the
-classes, `_INSIDE` of the edges inside one. The knowledge file holds noisy true labels, so no teacher is trained. One CSV
-row per stage and size, with the machine and the commit. Wall time on a shared machine is not the program's: CPU time
-stands beside it.
+classes, `_INSIDE` of the edges inside one. The knowledge file holds noisy true labels, so no teacher is trained. One
+CSV row per stage and size, with the machine and the commit. Wall time on a shared machine is not the program's: CPU
+time stands beside it.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from graph2mlp.teachers.knowledge import TeacherKnowledge
 
 NODES, CLASSES = 20_000, 4
 MOST = NODES * NODES // 16
-"""Numbers in one tensor; the largest that is needed (features and edges) has 200,000, a batch against a bank 10 million."""
+"""Numbers in one tensor; the largest that is needed (features and edges) has 200,000, a batch against a bank 10 M."""
 
 
 class _NoSquare(TorchDispatchMode):
@@ -80,7 +80,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_no_stage_is_quadratic(
     method: str, files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One similarity matrix of all nodes is 1.6 GB here and 4 TB for a million nodes: it would pass every small test."""
+    """One similarity matrix of all nodes is 1.6 GB here and 4 TB for a million: it would pass every small test."""
     monkeypatch.setenv("GRAPH2MLP_CACHE", str(tmp_path / "cache"))
     settings = ["structure.dim=4", "train.epochs=1", "train.burn_in=0", "train.batch_size=2048", "student.hidden=8"]
     settings += ["teacher.epochs=1", "teacher.burn_in=0", "teacher.hidden=8", "teacher.force=true"]

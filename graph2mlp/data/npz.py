@@ -86,10 +86,11 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         if not isinstance(loaded, np.lib.npyio.NpzFile):
             raise ValueError("it holds a single array")
         with loaded as file:
-            members = set(file.zip.namelist())
+            members = {} if file.zip is None else {info.filename: info for info in file.zip.infolist()}
             for key in file.files:
                 try:
-                    mapped = map_member(path, file.zip.getinfo(f"{key}.npy")) if f"{key}.npy" in members else None
+                    member = members.get(f"{key}.npy")
+                    mapped = None if member is None else map_member(path, member)
                     arrays[key] = file[key] if mapped is None else mapped
                 except ValueError as error:
                     if "Object arrays" not in str(error):

@@ -110,6 +110,8 @@ class Method:
     needs_teacher: ClassVar[bool] = True
     reads_structure: ClassVar[bool] = False
     defaults: ClassVar[Settings] = {}
+    whole_graph_steps: ClassVar[bool] = False
+    """Whether a step passes over the whole graph, so that a large one is worth several threads."""
 
     def prepare(self, stage: Stage) -> Stage:
         """Change what the student learns from, before it is built (positions, generated graphs, assistants)."""

@@ -29,8 +29,8 @@ def laplacian_eigenvectors(graph: GraphData, *, dim: int, seed: int) -> tuple[to
     direction says where the node is; signs are fixed by the largest entry. Fewer than `dim + 1` connected nodes leave
     the last columns zero.
 
-    Up to `LARGE` nodes by ARPACK, to its full accuracy; beyond by filtered subspace iteration in float32, whose time and
-    memory are bounded (see `leading_eigenvectors`).
+    Up to `LARGE` nodes by ARPACK, to its full accuracy; beyond by filtered subspace iteration in float32, whose time
+    and memory are bounded (see `leading_eigenvectors`).
     """
     if graph.num_nodes > LARGE:
         return _large(graph, dim, seed)

@@ -79,4 +79,5 @@ def _rayleigh_ritz(matrix: Tensor, rows: Tensor) -> Tensor:
     for start in range(0, len(rows), _ROWS):
         part = slice(start, start + _ROWS)
         rows[part] = rows[part] @ onto
-    return values.flip(0)
+    descending: Tensor = values.flip(0)
+    return descending

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from graph2mlp.data.features import FeatureLinear, SparseRows, project, unit_rows
 from graph2mlp.data.graph import GraphData
@@ -38,7 +38,7 @@ class _Layer:
 
     neighbours: Tensor | None = None
     own: Tensor | None = None
-    bias: Tensor
+    bias: Tensor | None
 
 
 def needs_blocks(teacher: Teacher, num_nodes: int) -> bool:
@@ -86,9 +86,11 @@ def _layers(teacher: Teacher) -> list[_Layer]:
     """The weights of each layer: what neighbours are multiplied with, or the node itself, or both."""
     if isinstance(teacher, APPNPTeacher):
         maps = [_Layer(own=teacher.first.weight, bias=teacher.first.bias)]
-        return maps + [_Layer(own=one.weight.t(), bias=one.bias) for one in teacher.layers]
+        linear = [cast(nn.Linear, one) for one in teacher.layers]
+        return maps + [_Layer(own=one.weight.t(), bias=one.bias) for one in linear]
+    convs: Any = teacher.convs
     layers = []
-    for conv in teacher.convs:
+    for conv in convs:
         if isinstance(teacher, SAGE):
             own = conv.lin_r.weight if conv.root_weight else None
             layers.append(_Layer(neighbours=conv.lin_l.weight, own=own, bias=conv.lin_l.bias))
@@ -100,6 +102,7 @@ def _layers(teacher: Teacher) -> list[_Layer]:
 
 def _layer(layer: _Layer, times: Times, adjacency: Tensor, num_nodes: int) -> Tensor:
     """`A (rows W) + rows V + b` for all nodes, `[N, H]`."""
+    assert layer.bias is not None  # every built-in teacher has one
     out = torch.zeros(num_nodes, len(layer.bias))
     if layer.neighbours is not None:
         for columns in torch.arange(out.size(1)).split(_COLUMNS):

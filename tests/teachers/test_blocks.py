@@ -43,7 +43,7 @@ def test_blocks_say_what_one_pass_says(name: str, sparse: bool, monkeypatch: pyt
 
 
 def test_the_other_aggregator_has_no_weights_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """SAGE in the form of the papers treats the node as its neighbour; a root weight that is not there must not count."""
+    """SAGE in the form of the papers treats the node as its neighbour; a root weight must not be made up."""
     graph = community_graph()
     teacher = _teacher("sage", graph.num_features, graph.num_classes, aggregator="gcn", layers=2)
     whole = extract_knowledge(teacher, graph, name="sage").logits
