@@ -178,7 +178,7 @@ def test_an_epoch_of_a_large_graph_is_cut_and_drawn_anew(tiny_graph: GraphData) 
 
 
 def test_large_graphs_describe_rows_as_unseen_by_the_same_means(tiny_graph: GraphData) -> None:
-    """The means are made for a batch, not for the graph: they must be those of the table's rule, and never written back."""
+    """Means made for one batch must be those of the table's rule, and must not be written into the table."""
     stage = _stage(tiny_graph)
     assert stage.structure is not None
     table = stage.structure.rows.clone()

@@ -10,6 +10,7 @@ import torch
 from graph2mlp.data.graph import GraphData
 from graph2mlp.evaluation import accuracy
 from graph2mlp.students.mlp import MLPStudent
+from graph2mlp.training import validation
 from graph2mlp.training.student import answer
 from graph2mlp.training.validation import validation_score
 from tests.pipeline import make_stage, small_config
