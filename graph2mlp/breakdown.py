@@ -29,6 +29,8 @@ SCHEMA = 1
 CONFUSION_CLASSES = 20
 """A matrix of more classes is not kept: nobody reads 400 cells, and its size grows with the square."""
 _BINS = 10
+_ROWS = 50_000
+"""Rows whose probabilities are held at once."""
 
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -80,11 +82,9 @@ def _degree(graph: GraphData) -> Ints:
 def _part(graph: GraphData, labels: Tensor, logits: Mapping[str, Tensor], degree: Ints | None) -> dict[str, Any]:
     known = (labels != HIDDEN_LABEL).numpy()
     truth: Ints = labels.numpy()[known]
-    # float64: the mean confidence of a bin is then the same in whatever order it is summed
-    sure = {who: torch.softmax(one.double(), -1).numpy()[known] for who, one in logits.items()}
     said = {who: one.numpy().argmax(-1)[known] for who, one in logits.items()}
     right: dict[str, Flags] = {who: one == truth for who, one in said.items()}
-    confidence = {who: one.max(-1) for who, one in sure.items()}
+    confidence = {who: _confidence(one)[known] for who, one in logits.items()}
     groups: dict[str, list[dict[str, Any]]] = {}
     if degree is not None:
         groups["degree"] = [
@@ -108,6 +108,16 @@ def _part(graph: GraphData, labels: Tensor, logits: Mapping[str, Tensor], degree
         "calibration": {who: _bins(confidence[who], right[who]) for who in logits},
         "confusion": None if confusion is None else confusion.tolist(),
     }
+
+
+def _confidence(logits: Tensor) -> NDArray[np.float64]:
+    """The largest probability of each row, `[n, C] -> [n]`.
+
+    In float64: the mean confidence of a bin is then the same in whatever order it is summed.
+    """
+    largest = [torch.softmax(rows.double(), -1).amax(-1) for rows in logits.split(_ROWS)]
+    found: NDArray[np.float64] = torch.cat(largest).numpy()
+    return found
 
 
 def _counts(right: Mapping[str, Flags], chosen: Flags) -> dict[str, Any]:

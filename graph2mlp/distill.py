@@ -114,7 +114,9 @@ def _run_stages(config: RunConfig, inputs: Inputs, out: Path, reporter: Reporter
         classes=graph.num_classes,
         **asdict(config.student),
     )
-    with reporter.training(f"student ({config.method})", config.train.epochs) as progress:
+    # A mini-batch is small whatever the graph: threads would meet after each of its operations.
+    threads = training_threads(observed) if config.hyper.whole_graph_steps else 1
+    with torch_threads(threads), reporter.training(f"student ({config.method})", config.train.epochs) as progress:
         checkpoint = Checkpoint(out / "checkpoint" / "student.safetensors")
         logs = {"log": journal.stage("student", progress), "first_log": journal.stage("student, first stage", progress)}
         student, fitted = train_student(config.hyper, spec, stage, **logs, checkpoint=checkpoint)
@@ -221,6 +223,6 @@ def _control(
     if config.method != "mlp":
         shape = replace(shape, input_dropout=0.0)
     checkpoint = Checkpoint(out / "checkpoint" / "mlp.safetensors")
-    with reporter.training("plain MLP", train.epochs) as progress:
+    with torch_threads(1), reporter.training("plain MLP", train.epochs) as progress:
         student, _fitted = train_student(MLP(), shape, plain, log=journal.stage("mlp", progress), checkpoint=checkpoint)
     return student

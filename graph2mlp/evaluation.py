@@ -8,6 +8,7 @@ from torch import Tensor
 from graph2mlp.data.graph import GraphData
 from graph2mlp.structure.table import StructureTable
 from graph2mlp.students.base import Student
+from graph2mlp.teachers.extract import answer_all
 from graph2mlp.teachers.knowledge import TeacherKnowledge
 from graph2mlp.teachers.models import Teacher
 from graph2mlp.training.metrics import accuracy, agreement
@@ -68,8 +69,7 @@ def teacher_answer(teacher: Teacher, graph: GraphData, *, cold: bool = False) ->
     hidden[graph.split.unseen] = True
     ends = hidden[graph.edge_index]
     kept = ~(ends.any(0) if cold else ends.all(0))
-    logits: Tensor = teacher(graph.features(), teacher.adjacency(graph.edge_index[:, kept], graph.num_nodes))[0]
-    return logits
+    return answer_all(teacher, graph, graph.edge_index[:, kept])[0]
 
 
 def student_agreement(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from graph2mlp.data.graph import GraphData, csr_neighbours
+from graph2mlp.data.graph import GraphData
 from graph2mlp.errors import ConfigError
 
 __all__ = ["FeatureContribution", "feature_contribution", "label_propagation"]
@@ -69,7 +69,7 @@ def label_propagation(graph: GraphData, *, iterations: int = 50, alpha: float = 
     train = graph.split.train
     start = torch.zeros(graph.num_nodes, graph.num_classes)
     start[train, graph.y[train]] = 1.0
-    pointer, neighbours = csr_neighbours(graph.edge_index, graph.num_nodes)
+    pointer, neighbours = graph.in_neighbours
     target = torch.repeat_interleave(torch.arange(graph.num_nodes), pointer.diff())
     # In- and out-degree are the same where edges are stored both ways; elsewhere each end has its own.
     scale_in = pointer.diff().clamp(min=1).float().rsqrt()
@@ -78,7 +78,7 @@ def label_propagation(graph: GraphData, *, iterations: int = 50, alpha: float = 
     spread = torch.sparse_csr_tensor(
         pointer, neighbours, scale_in[target] * scale_out[neighbours], size, check_invariants=False
     )
-    out = start
+    out, back = start, (1 - alpha) * start
     for _ in range(iterations):
-        out = alpha * (spread @ out) + (1 - alpha) * start
+        out = (spread @ out).mul_(alpha).add_(back)
     return torch.where(out.sum(1, keepdim=True) > 0, out, start[train].mean(0))

@@ -70,7 +70,7 @@ def assemble(
             raise DataError(f"{where}: {what} must have 2 dimensions, got shape {array.shape}.")
     if x.shape[0] != len(labels):
         raise DataError(f"{where}: x has {x.shape[0]} rows, but there are {len(labels)} labels: one each per node.")
-    edges = torch.from_numpy(_numbers(edge_index, "edge_index", np.integer, where).astype(np.int64))
+    edges = torch.from_numpy(_numbers(edge_index, "edge_index", np.integer, where).astype(np.int64, copy=False))
     count = class_count(labels, where)
     if class_names and len(class_names) < count:
         raise DataError(f"{where}: labels run to {count - 1}, but there are {len(class_names)} class names.")
@@ -161,7 +161,7 @@ def _numbers(array: Array, name: str, kind: type, where: str) -> Array:
 def _single(values: Array) -> NDArray[np.float32]:
     """As float32; what does not fit becomes infinite, which `GraphData` refuses by name."""
     with np.errstate(over="ignore", invalid="ignore"):
-        return values.astype(np.float32)
+        return values.astype(np.float32, copy=False)
 
 
 def _stored_split(parts: Mapping[str, Array], nodes: int, where: str) -> Split | None:

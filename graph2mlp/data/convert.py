@@ -210,8 +210,8 @@ def _features(x: Any) -> Array | sp.csr_matrix:
 def _array(value: Any) -> Array:
     if isinstance(value, Tensor):
         value = value.detach().cpu()
-        return np.asarray((value.float() if value.dtype == torch.bfloat16 else value).numpy())
-    return np.asarray(value)
+        value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+    return np.array(value)  # a copy: what the caller does with the arrays later must not reach the graph
 
 
 def _one_type(data: Any) -> str:

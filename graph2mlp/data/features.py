@@ -18,6 +18,7 @@ __all__ = [
     "FeatureLinear",
     "Features",
     "SparseRows",
+    "all_finite",
     "as_tensor",
     "dense_rows",
     "drop_features",
@@ -30,6 +31,9 @@ __all__ = [
 
 # Said once per process by every torch of the last years; the operations used here are covered by our tests.
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta", category=UserWarning)
+
+
+_PIECE = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +63,11 @@ Features: TypeAlias = Tensor | SparseRows
 def sparse_csr(crow: Tensor, col: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
     """A checked torch CSR matrix: an index out of range would otherwise crash the process much later."""
     return torch.sparse_csr_tensor(crow, col, values, shape, check_invariants=True)
+
+
+def all_finite(values: Tensor) -> bool:
+    """Whether no number is NaN or infinite, looked at in pieces: `isfinite` of it all needs as much memory again."""
+    return all(bool(torch.isfinite(piece).all()) for piece in values.split(_PIECE))
 
 
 def num_rows(features: Features) -> int:

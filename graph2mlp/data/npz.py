@@ -17,6 +17,7 @@ from torch import Tensor
 from graph2mlp.atomic import atomic_path
 from graph2mlp.data.arrays import DENSE_FROM, PARTS, assemble, class_count, feature_tensor, numbered, whole_labels
 from graph2mlp.data.graph import GraphData
+from graph2mlp.data.mapped import map_member, write_aligned
 from graph2mlp.data.splits import Split, per_class_split
 from graph2mlp.errors import DataError
 
@@ -74,16 +75,23 @@ class RawGraph:
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an `.npz` file but those of Python objects, which would have to be unpickled."""
+    """All arrays of an `.npz` file but those of Python objects, which would have to be unpickled.
+
+    Large ones are mapped where the file allows (see `map_member`); a mapped file may be replaced, but not be cut short,
+    while the graph is in use.
+    """
     arrays = {}
     try:
         loaded = np.load(path, allow_pickle=False)
         if not isinstance(loaded, np.lib.npyio.NpzFile):
             raise ValueError("it holds a single array")
         with loaded as file:
+            members = {} if file.zip is None else {info.filename: info for info in file.zip.infolist()}
             for key in file.files:
                 try:
-                    arrays[key] = file[key]
+                    member = members.get(f"{key}.npy")
+                    mapped = None if member is None else map_member(path, member)
+                    arrays[key] = file[key] if mapped is None else mapped
                 except ValueError as error:
                     if "Object arrays" not in str(error):
                         raise
@@ -164,7 +172,7 @@ def save_graph(graph: GraphData, path: Path) -> Path:
     else:
         arrays["x"] = graph.x.numpy()
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+        write_aligned(file, arrays)
     return path
 
 

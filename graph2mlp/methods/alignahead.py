@@ -48,6 +48,7 @@ class Alignahead(Method):
     give large graphs a large `train.batch_size`.
     """
 
+    whole_graph_steps: ClassVar[bool] = True
     paper: ClassVar[str] = (
         "Guo, Chen, Wang: Alignahead: Online Cross-Layer Knowledge Extraction on Graph Neural Networks, IJCNN 2022; "
         "Online Cross-Layer Knowledge Distillation on Graph Neural Networks with Deep Supervision, arXiv 2210.13743"

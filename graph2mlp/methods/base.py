@@ -37,8 +37,11 @@ class TrainConfig:
     """L2 penalty."""
     batch_size: int = 512
     """Rows per step at most; an epoch is cut into batches of about one size, and no row is dropped."""
+    epoch_rows: int = 50_000
+    """Rows of an epoch at most; of a larger graph each epoch takes so many at random, so that an epoch, and with it the
+    time to validate and to stop, costs the same for graphs of any size."""
     epochs: int = 500
-    """Passes over the training rows at most."""
+    """Passes over the training rows at most (see epoch_rows)."""
     patience: int = 50
     """Epochs without a better validation score before stopping."""
     burn_in: int = 0
@@ -47,7 +50,7 @@ class TrainConfig:
     """Share of training rows whose structure is that of an unseen node: the mean of its neighbours, not its own."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "epochs", "patience"):
+        for name in ("batch_size", "epoch_rows", "epochs", "patience"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"train.{name} must be at least 1 (got {getattr(self, name)})")
         if self.burn_in < 0:
@@ -107,6 +110,8 @@ class Method:
     needs_teacher: ClassVar[bool] = True
     reads_structure: ClassVar[bool] = False
     defaults: ClassVar[Settings] = {}
+    whole_graph_steps: ClassVar[bool] = False
+    """Whether a step passes over the whole graph, so that a large one is worth several threads."""
 
     def prepare(self, stage: Stage) -> Stage:
         """Change what the student learns from, before it is built (positions, generated graphs, assistants)."""

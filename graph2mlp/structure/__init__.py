@@ -43,15 +43,15 @@ def encode_structure(graph: GraphData, encoder: str, *, dim: int, seed: int, num
     """
     check_encoder(encoder)
     names = encoder.split("+")
-    rows, known = [], torch.zeros(graph.num_nodes, dtype=torch.bool)
+    all_rows = torch.zeros(num_nodes, dim)
+    all_known = torch.zeros(num_nodes, dtype=torch.bool)
+    filled = 0
     for i, name in enumerate(names):
         module, function = ENCODERS[name].split(":")
         encode: Encoder = getattr(import_module(module), function)
         # Columns left over by the division go to the first parts.
         part, part_known = encode(graph, dim=dim // len(names) + (i < dim % len(names)), seed=seed)
-        rows.append(part)
-        known |= part_known
-    all_rows = torch.zeros(num_nodes, dim)
-    all_known = torch.zeros(num_nodes, dtype=torch.bool)
-    all_rows[graph.node_ids], all_known[graph.node_ids] = torch.cat(rows, 1), known
+        all_rows[graph.node_ids, filled : filled + part.size(1)] = part
+        all_known[graph.node_ids] |= part_known
+        filled += part.size(1)
     return StructureTable(encoder, all_rows, all_known)

@@ -9,10 +9,15 @@ import scipy.sparse as sp
 import torch
 from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 
-from graph2mlp.data.graph import GraphData, csr_neighbours
+from graph2mlp.data.graph import GraphData
 from graph2mlp.errors import DataError
+from graph2mlp.structure.adjacency import check_connected, normalised_adjacency
+from graph2mlp.structure.subspace import leading_eigenvectors
 
-__all__ = ["laplacian_eigenvectors"]
+__all__ = ["LARGE", "laplacian_eigenvectors"]
+
+LARGE = 50_000
+"""Nodes above which the eigenvectors are approximated."""
 
 
 def laplacian_eigenvectors(graph: GraphData, *, dim: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -23,19 +28,20 @@ def laplacian_eigenvectors(graph: GraphData, *, dim: int, seed: int) -> tuple[to
     eigenvector of its own (value 1 with self-loops) and eat a dimension. Each row is scaled to length 1, so that its
     direction says where the node is; signs are fixed by the largest entry. Fewer than `dim + 1` connected nodes leave
     the last columns zero.
+
+    Up to `LARGE` nodes by ARPACK, to its full accuracy; beyond by filtered subspace iteration in float32, whose time
+    and memory are bounded (see `leading_eigenvectors`).
     """
-    pointer, neighbours = csr_neighbours(graph.edge_index, graph.num_nodes)
+    if graph.num_nodes > LARGE:
+        return _large(graph, dim, seed)
+    pointer, neighbours = graph.in_neighbours
     adjacency = sp.csr_matrix(
         (np.ones(len(neighbours)), neighbours.numpy(), pointer.numpy()), (graph.num_nodes, graph.num_nodes)
     )
     adjacency = adjacency.maximum(adjacency.T)  # positions do not depend on the direction of an edge
     degree = np.asarray(adjacency.sum(1)).ravel()
     connected = np.nonzero(degree)[0]
-    if len(connected) < 3:
-        raise DataError(
-            f"Graph '{graph.name}' has {len(connected)} nodes with edges; structure needs at least 3. "
-            "Use a method that reads features only, such as glnn."
-        )
+    check_connected(graph, len(connected))
     scale = sp.diags(degree[connected] ** -0.5)
     normalised = scale @ adjacency[connected][:, connected] @ scale
     count = min(dim, len(connected) - 1)
@@ -57,3 +63,16 @@ def laplacian_eigenvectors(graph: GraphData, *, dim: int, seed: int) -> tuple[to
     rows = np.zeros((graph.num_nodes, dim), dtype=np.float32)
     rows[connected, :count] = vectors
     return torch.from_numpy(rows), torch.from_numpy(degree > 0)
+
+
+def _large(graph: GraphData, dim: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same table of a large graph, approximately."""
+    adjacency, connected = normalised_adjacency(graph, self_loops=False)
+    count = min(dim, int(connected.sum()) - 1)
+    rows = leading_eigenvectors(adjacency, count, support=connected, seed=seed)
+    largest = rows[rows.abs().argmax(0), torch.arange(count)]
+    rows = rows * torch.sign(largest)
+    rows /= rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    if count == dim:
+        return rows, connected
+    return torch.cat([rows, rows.new_zeros(len(rows), dim - count)], 1), connected

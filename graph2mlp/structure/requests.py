@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from graph2mlp.data.graph import GraphData, csr_neighbours
+from graph2mlp.data.graph import GraphData
 from graph2mlp.structure.table import PAD
 
 __all__ = ["neighbour_requests"]
@@ -23,7 +23,7 @@ def neighbour_requests(graph: GraphData, ids: Tensor, *, cold: bool = False) -> 
     unseen[graph.split.unseen] = True
     if not bool(unseen[ids].any()):
         return ids.unsqueeze(1)
-    pointer, neighbours = csr_neighbours(graph.edge_index, graph.num_nodes)
+    pointer, neighbours = graph.in_neighbours
     start, count = pointer[ids], pointer[ids + 1] - pointer[ids]
     count = torch.where(unseen[ids], count, 1)
     out = torch.full((len(ids), max(1, int(count.max()))), PAD)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from graph2mlp.data.features import SparseRows, as_tensor, unit_rows
-from graph2mlp.data.graph import GraphData, csr_neighbours
+from graph2mlp.data.graph import GraphData
 from graph2mlp.errors import DataError
+from graph2mlp.structure.adjacency import normalised_adjacency
 
 __all__ = ["smoothed_features"]
 
@@ -37,7 +38,7 @@ def smoothed_features(graph: GraphData, *, dim: int, seed: int, steps: int = 2) 
     So a node without edges is asked as a new one without neighbours is: zeros. Nor is a node known whose surroundings
     have no features. A rank below `dim` leaves the last columns zero.
     """
-    adjacency, connected = _adjacency(graph)
+    adjacency, connected = normalised_adjacency(graph, self_loops=True)
     features, features_transposed = _features(graph)
 
     def smooth(rows: Tensor) -> Tensor:
@@ -68,23 +69,6 @@ def smoothed_features(graph: GraphData, *, dim: int, seed: int, steps: int = 2) 
     out = torch.zeros(graph.num_nodes, dim)
     out[known, :count] = (rows / length)[known]
     return out, known
-
-
-def _adjacency(graph: GraphData) -> tuple[Tensor, Tensor]:
-    """`D^-1/2 (Adj + I) D^-1/2` as torch CSR, empty rows for nodes without edges, and which nodes have edges."""
-    both = torch.cat([graph.edge_index, graph.edge_index.flip(0)], 1)
-    pointer, neighbours = csr_neighbours(both, graph.num_nodes, self_loops=True)
-    degree = pointer.diff()
-    connected = degree > 1
-    if int(connected.sum()) < 3:
-        raise DataError(
-            f"Graph '{graph.name}' has {int(connected.sum())} nodes with edges; structure needs at least 3. "
-            "Use a method that reads features only, such as glnn."
-        )
-    scale = degree.float().rsqrt() * connected
-    values = scale.repeat_interleave(degree) * scale[neighbours]
-    size = (graph.num_nodes, graph.num_nodes)
-    return torch.sparse_csr_tensor(pointer, neighbours, values, size, check_invariants=False), connected
 
 
 def _features(graph: GraphData) -> tuple[Product, Product]:

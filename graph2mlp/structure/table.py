@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from graph2mlp.data.graph import GraphData, csr_neighbours
+from graph2mlp.data.features import all_finite
+from graph2mlp.data.graph import GraphData
 from graph2mlp.errors import DataError
 from graph2mlp.tensor_files import save_tensors
 
@@ -39,7 +41,7 @@ class StructureTable:
                 f"A structure table needs rows [N, P] and known [N] bool, got {list(self.rows.shape)} and "
                 f"{self.known.dtype} {list(self.known.shape)}."
             )
-        if not bool(torch.isfinite(self.rows).all()):
+        if not all_finite(self.rows):
             raise DataError(f"The structure table of '{self.encoder}' holds NaN or infinite numbers.")
 
     @property
@@ -56,9 +58,14 @@ class StructureTable:
         total = (self.rows[neighbours] * present.unsqueeze(-1)).sum(1)
         return total / present.sum(1, keepdim=True).clamp(min=1)
 
-    def neighbour_means(self, graph: GraphData) -> Tensor:
-        """What `for_unseen` would say of every node of the observed `graph`, were it new: `[N_observed, P]`."""
-        pointer, neighbours = csr_neighbours(graph.edge_index, graph.num_nodes)
+    def neighbour_means(self, graph: GraphData, ids: Tensor | None = None) -> Tensor:
+        """What `for_unseen` would say of every node of the observed `graph`, were it new: `[N_observed, P]`.
+
+        Or of the nodes at positions `ids [B]` only, `[B, P]`, in memory that grows with their edges.
+        """
+        pointer, neighbours = graph.in_neighbours
+        if ids is not None:
+            return self._means_of(graph.node_ids, pointer, neighbours, ids)
         known = self.known[graph.node_ids]
         size = (graph.num_nodes, graph.num_nodes)
         weight = known[neighbours].float()
@@ -66,6 +73,18 @@ class StructureTable:
         with_count = torch.cat([self.rows[graph.node_ids], known.float().unsqueeze(1)], 1)
         total: Tensor = adjacency @ with_count
         return total[:, :-1] / total[:, -1:].clamp(min=1)
+
+    def _means_of(self, node_ids: Tensor, pointer: Tensor, neighbours: Tensor, ids: Tensor) -> Tensor:
+        start, count = pointer[ids], pointer[ids + 1] - pointer[ids]
+        ends = count.cumsum(0)
+        offsets = ends - count
+        edges = torch.arange(int(count.sum())) + (start - offsets).repeat_interleave(count)
+        sources = node_ids[neighbours[edges]]
+        known = self.known[sources].float()
+        # One sum over known rows for each node; the row of an unknown node is zero.
+        total = F.embedding_bag(sources, self.rows, offsets, mode="sum", per_sample_weights=known)
+        seen = torch.zeros(len(ids)).index_add_(0, torch.arange(len(ids)).repeat_interleave(count), known)
+        return total / seen.clamp(min=1).unsqueeze(1)
 
     def save(self, path: Path) -> None:
         """Write as safetensors, in one step."""

@@ -61,14 +61,18 @@ class Ensemble(Teacher):
 
     def forward(self, x: Features, adjacency: Tensor, ids: Tensor | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
         answers = [member(x, _own(member, number, adjacency), ids) for number, member in enumerate(self.teachers())]
-        logits = self._joined([z for z, _hidden in answers])
+        logits = self.combine([z for z, _hidden in answers])
         last = [F.normalize(hidden[-1], dim=1) for _logits, hidden in answers if hidden]
         return logits, (torch.cat(last, dim=1),) if last else ()
 
     def logits(self, x: Features, adjacency: Tensor, ids: Tensor | None = None) -> Tensor:
         """Without the members' hidden layers side by side, which take longer than the rest."""
         members = enumerate(self.teachers())
-        return self._joined([member.logits(x, _own(member, number, adjacency), ids) for number, member in members])
+        return self.combine([member.logits(x, _own(member, number, adjacency), ids) for number, member in members])
+
+    def combine(self, logits: Sequence[Tensor]) -> Tensor:
+        """The common logits `[n, C]` of the members' `logits`, each `[n, C]`."""
+        return torch.logsumexp(self._log_probabilities(logits) + self.weights.log().view(-1, 1, 1), dim=0)
 
     @torch.no_grad()
     def calibrate(self, logits: Sequence[Tensor], y: Tensor) -> None:
@@ -79,9 +83,6 @@ class Ensemble(Teacher):
 
     def _log_probabilities(self, logits: Sequence[Tensor]) -> Tensor:
         return F.log_softmax(self.sharpness.view(-1, 1, 1) * torch.stack(list(logits)), dim=2)
-
-    def _joined(self, logits: Sequence[Tensor]) -> Tensor:
-        return torch.logsumexp(self._log_probabilities(logits) + self.weights.log().view(-1, 1, 1), dim=0)
 
     def teachers(self) -> list[Teacher]:
         """The members, in the order of the name."""

@@ -5,21 +5,20 @@ from __future__ import annotations
 import hashlib
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from graph2mlp.data.graph import GraphData
+from graph2mlp.teachers.blocks import answer_in_blocks, needs_blocks
 from graph2mlp.teachers.knowledge import TeacherKnowledge
 from graph2mlp.teachers.models import Teacher
 
-__all__ = ["extract_knowledge", "weights_fingerprint"]
+__all__ = ["answer_all", "extract_knowledge", "weights_fingerprint"]
 
 
 @torch.no_grad()
 def extract_knowledge(teacher: Teacher, graph: GraphData, *, name: str) -> TeacherKnowledge:
     """What `teacher` says of every node of the observed `graph`, in evaluation mode."""
-    teacher.eval()
-    adjacency = teacher.adjacency(graph.edge_index, graph.num_nodes)
-    logits, hidden = teacher(graph.features(), adjacency, graph.node_ids)
+    logits, hidden = answer_all(teacher, graph, graph.edge_index, graph.node_ids)
     return TeacherKnowledge(
         name=name,
         node_ids=graph.node_ids,
@@ -28,6 +27,20 @@ def extract_knowledge(teacher: Teacher, graph: GraphData, *, name: str) -> Teach
         graph=graph.fingerprint(),
         weights=weights_fingerprint(teacher),
     )
+
+
+@torch.no_grad()
+def answer_all(
+    teacher: Teacher, graph: GraphData, edge_index: Tensor, ids: Tensor | None = None
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Logits `[N, C]` and hidden layers over the edges `edge_index`, evaluation mode; in blocks where it must be."""
+    teacher.eval()
+    if needs_blocks(teacher, graph.num_nodes):
+        return answer_in_blocks(teacher, graph, edge_index)
+    found: tuple[Tensor, tuple[Tensor, ...]] = teacher(
+        graph.features(), teacher.adjacency(edge_index, graph.num_nodes), ids
+    )
+    return found
 
 
 def weights_fingerprint(module: nn.Module) -> str:

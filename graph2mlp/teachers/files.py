@@ -76,8 +76,7 @@ def _made(path: Path, graph: GraphData, ids: Tensor, values: Tensor) -> TeacherK
 
 def _read_npy(path: Path, graph: GraphData) -> Tensor:
     try:
-        with path.open("rb") as file:
-            array = np.load(file, allow_pickle=False)
+        array = np.load(path, mmap_mode="c", allow_pickle=False)
         if not isinstance(array, np.ndarray):
             array.close()
             raise ValueError("it holds several arrays")
@@ -91,7 +90,7 @@ def _read_npy(path: Path, graph: GraphData) -> Tensor:
             f"{path} has {len(array)} rows, but graph '{graph.name}' has {graph.num_nodes} nodes: row i must be about "
             "node i. Use csv or parquet with a column 'id' to speak of some nodes only."
         )
-    return torch.from_numpy(array.astype(np.float32))
+    return torch.from_numpy(np.asarray(array).astype(np.float32, copy=False))
 
 
 def _from_table(path: Path, graph: GraphData) -> TeacherKnowledge:

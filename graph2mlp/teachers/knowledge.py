@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from graph2mlp.data.features import all_finite
 from graph2mlp.data.graph import GraphData
 from graph2mlp.errors import KnowledgeError
 from graph2mlp.tensor_files import save_tensors
@@ -53,7 +54,7 @@ class TeacherKnowledge:
                     f"Teacher '{self.name}': {name} must be raw scores in floating point, got {tensor.dtype}. "
                     "Classes or counts do not say how sure the teacher is."
                 )
-            if not bool(torch.isfinite(tensor).all()):
+            if not all_finite(tensor):
                 raise KnowledgeError(f"Teacher '{self.name}': {name} holds NaN or infinite numbers.")
 
     def rows(self, ids: Tensor) -> Tensor:
@@ -82,6 +83,8 @@ class TeacherKnowledge:
                 f"Teacher '{self.name}' has logits for {self.logits.size(1)} classes, but graph '{graph.name}' has "
                 f"{graph.num_classes}."
             )
+        if torch.equal(self.node_ids, graph.node_ids):
+            return self
         rows = self.rows(graph.node_ids)
         return TeacherKnowledge(
             name=self.name,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from graph2mlp.data.graph import HIDDEN_LABEL, csr_neighbours
+from graph2mlp.data.graph import HIDDEN_LABEL
 from graph2mlp.kernels import NeighbourIndex
 from graph2mlp.losses.base import Batch, TeacherRows
 from graph2mlp.methods.base import Stage
@@ -34,9 +34,10 @@ class RowReader:
         self.labels[stage.graph.split.train] = stage.graph.y[stage.graph.split.train]
         # The last hidden layer is what methods compare with; some teachers have none.
         self.hidden = [list(teacher.hidden.values())[-1:] for teacher in stage.teachers]
+        self.practised = stage.structure if stage.train.as_unseen else None
         self.as_unseen = None
-        if stage.structure is not None and stage.train.as_unseen:
-            self.as_unseen = stage.structure.neighbour_means(stage.graph)
+        if self.practised is not None and stage.graph.num_nodes <= stage.train.epoch_rows:
+            self.as_unseen = self.practised.neighbour_means(stage.graph)
 
     def __call__(self, ids: Tensor) -> Batch:
         teachers = tuple(
@@ -47,14 +48,22 @@ class RowReader:
 
     def _inputs(self, ids: Tensor) -> StudentInput:
         inputs = student_inputs(self.stage, ids)
-        if self.as_unseen is None or inputs.structure is None:
+        if self.practised is None or inputs.structure is None:
             return inputs
         chosen = torch.rand(len(ids), 1, generator=self.generator) < self.stage.train.as_unseen
-        return StudentInput(inputs.features, torch.where(chosen, self.as_unseen[ids], inputs.structure))
+        if self.as_unseen is not None:
+            return StudentInput(inputs.features, torch.where(chosen, self.as_unseen[ids], inputs.structure))
+        # Of a large graph the means of all nodes would be a second table.
+        rows = chosen.squeeze(1)
+        inputs.structure[rows] = self.practised.neighbour_means(self.stage.graph, ids[rows])
+        return inputs
 
 
 class NodeBatches:
     """Nodes in random order, each once per epoch: the labelled ones, or all observed ones when `every` is set.
+
+    An epoch ends after `train.epoch_rows` nodes. What was not reached is not remembered: the next epoch draws anew, so
+    that a training goes on from its generator alone.
 
     With `fanout`, each batch also holds up to so many random in-neighbours of each of its nodes, and the edges to them:
     a node's neighbourhood is drawn once per step, and is the same for student and teacher.
@@ -64,12 +73,13 @@ class NodeBatches:
         self.read, self.generator, self.size = RowReader(stage, generator), generator, stage.train.batch_size
         self.num_nodes = stage.graph.num_nodes
         self.pool = torch.arange(self.num_nodes) if every else stage.graph.split.train
+        self.rows = stage.train.epoch_rows
         self.fanout = fanout
         if fanout:
-            self.pointer, self.neighbours = csr_neighbours(stage.graph.edge_index, self.num_nodes)
+            self.pointer, self.neighbours = stage.graph.in_neighbours
 
     def __call__(self) -> Iterator[Batch]:
-        order = self.pool[torch.randperm(len(self.pool), generator=self.generator)]
+        order = self.pool[torch.randperm(len(self.pool), generator=self.generator)[: self.rows]]
         for ids in _equal_parts(order, self.size):
             yield self._with_neighbours(ids) if self.fanout else self.read(ids)
 
@@ -111,6 +121,8 @@ class EdgeBatch:
 class EdgeBatches:
     """Every node once per epoch, in random order, with one random in-neighbour and one random node.
 
+    Of more than `train.epoch_rows` nodes an epoch holds so many at random.
+
     Each batch also holds up to a batch of training nodes, drawn in the same way: they are few, and would otherwise be
     rare in every step. A node without neighbours is paired with itself.
     """
@@ -118,10 +130,11 @@ class EdgeBatches:
     def __init__(self, stage: Stage, generator: torch.Generator) -> None:
         self.read, self.generator, self.size = RowReader(stage, generator), generator, stage.train.batch_size
         self.num_nodes, self.train = stage.graph.num_nodes, stage.graph.split.train
-        self.pointer, self.neighbours = csr_neighbours(stage.graph.edge_index, stage.graph.num_nodes)
+        self.rows = stage.train.epoch_rows
+        self.pointer, self.neighbours = stage.graph.in_neighbours
 
     def __call__(self) -> Iterator[EdgeBatch]:
-        order = torch.randperm(self.num_nodes, generator=self.generator)
+        order = torch.randperm(self.num_nodes, generator=self.generator)[: self.rows]
         for chosen in _equal_parts(order, self.size):
             labelled = self.train[torch.randperm(len(self.train), generator=self.generator)[: self.size]]
             source = torch.cat([chosen, labelled])

@@ -20,6 +20,9 @@ from graph2mlp.training.validation import validation_score
 
 __all__ = ["answer", "train_student"]
 
+_ROWS = 50_000
+"""Nodes that are answered at once."""
+
 
 def train_student(
     method: Method,
@@ -88,8 +91,11 @@ def answer(
     With `cold` the nodes arrive without any edge.
     """
     student.eval()
-    structure = None
-    if student.regime == "structure" and table is not None:
-        structure = table.for_unseen(neighbour_requests(graph, ids, cold=cold))
-    out: StudentOutput = student(StudentInput(graph.features(ids), structure))
-    return out.logits
+    logits = []
+    for part in torch.split(ids, _ROWS):
+        structure = None
+        if student.regime == "structure" and table is not None:
+            structure = table.for_unseen(neighbour_requests(graph, part, cold=cold))
+        out: StudentOutput = student(StudentInput(graph.features(part), structure))
+        logits.append(out.logits)
+    return torch.cat(logits)

@@ -164,3 +164,30 @@ def test_neighbours_do_not_enter_the_label_terms(dense_graph: GraphData) -> None
     alone = RowReader(stage, _generator())(batch.ids[: batch.own])
     want = DistillObjective(student, {"soft": (1.0, SoftLabels())})(alone)
     torch.testing.assert_close(values["soft"], want["soft"])
+
+
+def test_an_epoch_of_a_large_graph_is_cut_and_drawn_anew(tiny_graph: GraphData) -> None:
+    """Without the cut an epoch of a billion nodes never validates; without a new draw the rest is never learned."""
+    stage = _stage(tiny_graph)
+    stage = replace(stage, train=replace(stage.train, epoch_rows=20, batch_size=8))
+    batches = NodeBatches(stage, _generator(), every=True)
+    epochs = [[id_ for batch in batches() for id_ in batch.ids.tolist()] for _ in range(30)]
+    assert all(len(set(epoch)) == len(epoch) == 20 for epoch in epochs)
+    assert len(set().union(*epochs)) == 61
+    assert sum(len(batch.source) - batch.labelled for batch in EdgeBatches(stage, _generator())()) == 20
+
+
+def test_large_graphs_describe_rows_as_unseen_by_the_same_means(tiny_graph: GraphData) -> None:
+    """Means made for one batch must be those of the table's rule, and must not be written into the table."""
+    stage = _stage(tiny_graph)
+    assert stage.structure is not None
+    table = stage.structure.rows.clone()
+    ids, whole = torch.arange(61), stage.structure.neighbour_means(stage.graph)
+    torch.testing.assert_close(stage.structure.neighbour_means(stage.graph, ids.flip(0)), whole.flip(0))
+    small, large = (
+        RowReader(replace(stage, train=replace(stage.train, as_unseen=0.5, epoch_rows=rows)), _generator())
+        for rows in (100, 60)
+    )
+    expected, found = small(ids).inputs.structure, large(ids).inputs.structure
+    torch.testing.assert_close(found, expected)
+    assert torch.equal(stage.structure.rows, table)

@@ -10,6 +10,7 @@ import torch
 from graph2mlp.data.graph import GraphData
 from graph2mlp.evaluation import accuracy
 from graph2mlp.students.mlp import MLPStudent
+from graph2mlp.training import validation
 from graph2mlp.training.student import answer
 from graph2mlp.training.validation import validation_score
 from tests.pipeline import make_stage, small_config
@@ -49,3 +50,14 @@ def _embed(student: MLPStudent, graph: GraphData, ids: torch.Tensor, structure: 
     features = graph.features()
     assert isinstance(features, torch.Tensor)
     return features[ids] @ student.feature_weight + student.first.bias + structure @ student.structure_weight
+
+
+def test_many_validation_nodes_are_sampled_and_always_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another sample at each epoch would choose the epoch whose sample was easy."""
+    monkeypatch.setattr(validation, "_NODES", 10)
+    nodes = torch.arange(100, 200)
+    one, two = (validation._sample(nodes, seed=3) for _ in range(2))
+    assert torch.equal(one, two)
+    assert len(one) == 10
+    assert torch.isin(one, nodes).all()
+    assert torch.equal(validation._sample(nodes[:10], seed=3), nodes[:10])
