@@ -27,6 +27,7 @@ from graph2mlp.config import RunConfig, resolve_config
 from graph2mlp.console import Reporter
 from graph2mlp.distill import distill
 from graph2mlp.errors import DataError, Graph2MLPError
+from graph2mlp.methods import method_class
 from graph2mlp.run import Run
 
 RESULTS = Path(__file__).parent / "results"
@@ -183,7 +184,7 @@ def jobs_of(graphs: str, settings: str, methods: str, teachers: str, seeds: int,
             "graph": graph,
             "setting": setting,
             "method": method,
-            "teacher": teacher or None,
+            "teacher": teacher if teacher and method_class(method).needs_teacher else None,
             "seed": seed,
         }
         job = Job(config=resolve_config(**names, **common), changed=changed)
