@@ -62,7 +62,10 @@ def _bundle(path: Path) -> tuple[str, Rows]:
     about = bundle.manifest
     check = Predictor(bundle).self_check()
     inputs = ", ".join(f"{spec.name} [{', '.join(map(str, spec.shape))}] {spec.dtype}" for spec in about.inputs)
-    student = ", ".join(f"{key} {value}" for key, value in asdict(about.student).items())
+    shape = asdict(about.student)
+    arrays = shape.pop("constants")
+    student = ", ".join(f"{key} {value}" for key, value in shape.items())
+    student += "".join(f", {name} {' x '.join(map(str, sizes))}" for name, sizes in arrays.items())
     metrics = ", ".join(f"{name} {100 * value:.2f} %" for name, value in about.metrics.items())
     stored = [
         f"{one.name} [{', '.join(map(str, one.shape))}] as {one.form}, {one.bytes / 1024:.0f} KiB"
