@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,11 @@ def distill(graph: object, out: Path, *arguments: object) -> Result:
     """`graph2mlp distill` with small settings."""
     small = [part for setting in SMALL for part in ("--set", setting)]
     return invoke("distill", graph, "--out", out, *small, *arguments)
+
+
+def hears_interrupts() -> None:
+    """For `preexec_fn`: a shell that starts the tests in the background has Ctrl-C ignored, which children inherit."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def result_of(out: Path) -> dict[str, Any]:

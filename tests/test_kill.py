@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli import distill, invoke
+from tests.cli import distill, hears_interrupts, invoke
 from tests.graphs import community_graph, save_npz
 from tests.kill import ROOT, outcome
 
@@ -117,7 +117,8 @@ def test_interrupt_says_how_to_go_on(graph_file: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "graph2mlp", "distill", str(graph_file), "--method", "mlp", "--out", str(out)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     endless = [*command, "--set", "train.epochs=1000000", "--set", "train.patience=1000000"]
-    with subprocess.Popen(endless, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    how: dict[str, Any] = {"env": environment, "stderr": subprocess.PIPE, "text": True, "preexec_fn": hears_interrupts}
+    with subprocess.Popen(endless, **how) as process:
         while process.poll() is None and not (out / "metrics.jsonl").exists():
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)

@@ -18,7 +18,7 @@ from graph2mlp.export.inputs import read_requests
 from graph2mlp.export.predict import predict_file
 from graph2mlp.export.shards import JOURNAL, find_shards, predict_shards
 from graph2mlp.export.stream import request_parts
-from tests.cli import assert_one_line_error, invoke
+from tests.cli import assert_one_line_error, hears_interrupts, invoke
 
 ROOT = Path(__file__).parents[2]
 F = 20
@@ -156,6 +156,7 @@ def test_interrupted_command_says_so(bundles, tmp_path: Path, workers: str) -> N
         stdout=subprocess.DEVNULL,
         text=True,
         start_new_session=True,
+        preexec_fn=hears_interrupts,
     ) as process:
         while process.poll() is None and not (out / "part-0.parquet").exists():
             time.sleep(0.002)
@@ -170,7 +171,7 @@ def test_interrupted_command_says_so(bundles, tmp_path: Path, workers: str) -> N
 
 def test_killed_command_is_given_again(bundles, tmp_path: Path) -> None:
     """SIGKILL at random moments, workers and all: no row lost or doubled, no temporary file left."""
-    source, out = write_shards(tmp_path / "in", [30_000] * 6), tmp_path / "out"
+    source, out = write_shards(tmp_path / "in", [60_000] * 6), tmp_path / "out"
     predict_shards(bundles("features"), source, tmp_path / "whole")
     command = [sys.executable, "-m", "graph2mlp", "predict", str(bundles("features")), str(source), "--out", str(out)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -181,7 +182,7 @@ def test_killed_command_is_given_again(bundles, tmp_path: Path) -> None:
         ) as process:
             while process.poll() is None and not (out / JOURNAL).exists():
                 time.sleep(0.002)
-            time.sleep(rng.random())
+            time.sleep(0.1 * rng.random())
             process.send_signal(signal.SIGKILL)
             _, said = process.communicate()
         assert process.returncode in (0, -signal.SIGKILL), said
