@@ -13,11 +13,13 @@ import pytest
 import scipy.sparse as sp
 import torch
 
+from graph2mlp.config import resolve_config
 from graph2mlp.data.datasets import data_root as resolve_root
 from graph2mlp.data.datasets import dataset_names, load_graph
 from graph2mlp.data.digits import digits
 from graph2mlp.data.graph import GraphData
 from graph2mlp.errors import DataError
+from graph2mlp.run_inputs import read_inputs
 from tests.graphs import save_npz
 
 # Published counts; edges count both directions. Largest component for the cpf family.
@@ -199,3 +201,10 @@ def test_digits_is_one_graph_in_every_process() -> None:
         for threads in ("1", "4")
     }
     assert found == {digits(0).fingerprint() + "\n"}
+
+
+def test_published_split_without_a_class_is_taken(data_root: Path) -> None:
+    """Texas has a class of one node, which most of its published splits do not train on: still the benchmark it is."""
+    config = resolve_config(graph="webkb:Texas", method="glnn", seed=0, root=str(data_root))
+    graph = read_inputs(config).graph
+    assert 0 in torch.bincount(graph.y[graph.split.train], minlength=graph.num_classes)
