@@ -13,7 +13,7 @@ from graph2mlp.data.graph import HIDDEN_LABEL
 from graph2mlp.kernels import NeighbourIndex
 from graph2mlp.students.base import StudentInput, StudentOutput
 
-__all__ = ["Batch", "LossTerm", "LossTerms", "TeacherRows"]
+__all__ = ["Batch", "LossTerm", "LossTerms", "Partners", "TeacherRows"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +22,18 @@ class TeacherRows:
 
     logits: Tensor
     hidden: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class Partners:
+    """One random neighbour for each of a batch's own rows, itself where there is none, and how the two are mixed.
+
+    A mixture keeps the share `share [B, 1]` of the row and takes the rest from its partner.
+    """
+
+    inputs: StudentInput
+    teachers: tuple[TeacherRows, ...]
+    share: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +50,8 @@ class Batch:
     """In-neighbours of the batch's own rows, as positions in the batch."""
     own: int | None = None
     """How many rows, from the first, the batch is about; None for all."""
+    partners: Partners | None = None
+    """For objectives that look between a node and its neighbours."""
 
     def labelled(self) -> Tensor:
         """Rows with a training label, `[B]` bool."""

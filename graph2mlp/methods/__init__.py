@@ -17,6 +17,7 @@ __all__ = ["METHODS", "method_class"]
 METHODS: Mapping[str, str] = MappingProxyType(
     {
         "blend": "graph2mlp.methods.blend:Blend",
+        "blend_features": "graph2mlp.methods.blend_features:BlendFeatures",
         "mlp": "graph2mlp.methods.mlp:MLP",
         "glnn": "graph2mlp.methods.glnn:GLNN",
         "nosmog": "graph2mlp.methods.nosmog:NOSMOG",

@@ -13,6 +13,7 @@ from graph2mlp.data.graph import GraphData
 from graph2mlp.errors import ConfigError
 from graph2mlp.losses.base import LossTerms
 from graph2mlp.losses.extra import LossConfig
+from graph2mlp.methods import METHODS
 from graph2mlp.structure.table import StructureTable
 from graph2mlp.students.base import Student, StudentSpec
 from graph2mlp.students.mlp import MLPStudent
@@ -48,6 +49,9 @@ class TrainConfig:
     """Epochs at the start that are never kept: with few validation nodes an early one can score best by luck."""
     as_unseen: float = 0.0
     """Share of training rows whose structure is that of an unseen node: the mean of its neighbours, not its own."""
+    average: float = 0.0
+    """Keep an average of the weights over the last 1 / (average + 1) of the steps so far (see `WeightAverage`); 0 keeps
+    the weights themselves."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "epoch_rows", "epochs", "patience"):
@@ -57,6 +61,8 @@ class TrainConfig:
             raise ConfigError(f"train.burn_in must not be negative (got {self.burn_in})")
         if not 0 <= self.as_unseen < 1:
             raise ConfigError(f"train.as_unseen must be in [0, 1) (got {self.as_unseen})")
+        if not 0 <= self.average < math.inf:
+            raise ConfigError(f"train.average must not be negative (got {self.average})")
         if not 0 < self.lr < math.inf:
             raise ConfigError(f"train.lr must be positive (got {self.lr})")
         if not 0 <= self.weight_decay < math.inf:
@@ -112,6 +118,11 @@ class Method:
     defaults: ClassVar[Settings] = {}
     whole_graph_steps: ClassVar[bool] = False
     """Whether a step passes over the whole graph, so that a large one is worth several threads."""
+
+    @classmethod
+    def name(cls) -> str:
+        """The method's name on the command line, which is also the group of its settings."""
+        return next(name for name, path in METHODS.items() if path == f"{cls.__module__}:{cls.__name__}")
 
     def prepare(self, stage: Stage) -> Stage:
         """Change what the student learns from, before it is built (positions, generated graphs, assistants)."""

@@ -2,35 +2,68 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from graph2mlp.methods.base import Settings
+import torch
+
+from graph2mlp.errors import ConfigError
+from graph2mlp.losses.base import LossTerms
+from graph2mlp.methods.base import Settings, Stage, Team
 from graph2mlp.methods.nosmog import NOSMOG
+from graph2mlp.students.base import Student
+from graph2mlp.training.objective import DistillObjective, single_player
 
 __all__ = ["Blend"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Blend(NOSMOG):
-    """NOSMOG's objective with a better teacher, a richer table, and a student that also serves cold nodes.
+    """NOSMOG's objective with better teachers, a richer table, soft labels between nodes, and averaged weights.
 
-    `L = hard * CE + soft * KL + adversarial * l(f([x || q] + delta*)) + similarity * L_rsd`, as nosmog. What differs:
+    `L = l(f(x), p) + mix * l(f(a x_i + (1 - a) x_j), a p_i + (1 - a) p_j) + adversarial * l(f(x + delta*), p)
+    + similarity * L_rsd`, `l = soft * KL`, j a random neighbour of node i, a uniform in [0, 1]. What nosmog has not:
 
-    - the teacher is three networks (APPNP, GCN, SAGE), calibrated and weighted on validation nodes, which moves more
-      than any loss does;
+    - the teacher is three networks (APPNP, GCN, SAGE), calibrated and weighted on validation nodes;
     - the table `q [N, P]` holds eigenvectors of the graph beside singular vectors of the twice smoothed features;
-    - the whole table row of a node is dropped with probability 0.5, so one student also serves nodes without edges.
+    - the whole table row of a node is dropped with probability 0.5, so one student also serves nodes without edges;
+    - the student learns the soft labels of points between neighbours, `x` and `q` mixed alike, of which there are more
+      than nodes (mixup, Zhang et al., ICLR 2018, along edges);
+    - an average of the weights is deployed, not where the last step landed.
 
-    Shapes: `x [B, F]`, `q [B, P]`, logits `[B, C]`. One set of settings for all graphs, chosen on Cora, CiteSeer and
-    digits with their test figures in view: expect somewhat less elsewhere. The teachers' weights are fitted on the
-    validation nodes, so the teacher's own validation accuracy is a little too good.
+    Shapes: `x [B, F]`, `q [B, P]`, logits `[B, C]`. One set of settings for all graphs. The last two points and the
+    dropout of features were chosen on validation nodes that the student had not been taught, the epoch on one half of
+    them and the accuracy read on the other (production; mean of the three forms of request; Cora eight seeds, CiteSeer
+    six, a-photo two): 78.4 -> 81.4 %, 67.4 -> 68.7 %, 91.3 -> 92.7 %. With them, neither the similarity nor the adversary
+    moves Cora (81.5 without either one); a-photo loses 0.8 without the similarity. The other points were chosen earlier
+    on Cora, CiteSeer and digits with their test figures in view. The teachers' weights are fitted on the validation
+    nodes, so the teacher's own validation accuracy is a little too good.
     """
 
-    paper: ClassVar[str] = "ours; the objective is that of NOSMOG (Tian et al., ICLR 2023)"
+    paper: ClassVar[str] = "ours; the objective is that of NOSMOG (Tian et al., ICLR 2023) and mixup along edges"
     defaults: ClassVar[Settings] = {
         "teacher": {"name": "appnp+gcn+sage"},
         "structure": {"encoder": "laplacian+smoothed"},
-        "student": {"input_dropout": 0.1, "structure_dropout": 0.5},
-        "train": {"as_unseen": 0.3, "burn_in": 20},
+        "student": {"input_dropout": 0.2, "structure_dropout": 0.5},
+        "train": {"as_unseen": 0.3, "burn_in": 20, "average": 8.0},
     }
+
+    mix: float = 1.0
+    """Weight of the soft labels between a node and a neighbour; 0 leaves them out."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.mix < math.inf:
+            raise ConfigError(f"{self.name()}.mix must be at least 0 and finite (got {self.mix})")
+        if self.mix and not self.soft:
+            raise ConfigError(
+                f"{self.name()}.mix mixes soft labels, which {self.name()}.soft=0 leaves out (got mix={self.mix}). "
+                f"Give soft a weight, or set {self.name()}.mix=0."
+            )
+
+    def team(self, student: Student, stage: Stage, generator: torch.Generator, terms: LossTerms) -> Team:
+        objective = DistillObjective(
+            student, terms, adversary=self.adversary(), weight=self.adversarial, mixing=self.mix
+        )
+        return single_player(student, stage, generator, objective)

@@ -73,14 +73,14 @@ class NOSMOG(Method):
     """Start the search at random noise."""
 
     def __post_init__(self) -> None:
-        method = type(self).__name__.lower()  # the group of its settings; others build on this one
+        method = self.name()  # others build on this one
         for name in ("hard", "soft", "similarity", "adversarial"):
             value = getattr(self, name)
             if not 0 <= value < math.inf:
                 raise ConfigError(f"{method}.{name} must be at least 0 and finite (got {value})")
         # Both refuse impossible settings; better here than after the teacher has been trained.
         SoftLabels(self.temperature)
-        self._adversary()
+        self.adversary()
 
     def loss_terms(self, spec: StudentSpec, stage: Stage) -> LossTerms:
         terms = dict(label_terms(self.hard, self.soft, self.temperature))
@@ -89,10 +89,11 @@ class NOSMOG(Method):
         return terms
 
     def team(self, student: Student, stage: Stage, generator: torch.Generator, terms: LossTerms) -> Team:
-        objective = DistillObjective(student, terms, adversary=self._adversary(), weight=self.adversarial)
+        objective = DistillObjective(student, terms, adversary=self.adversary(), weight=self.adversarial)
         return single_player(student, stage, generator, objective)
 
-    def _adversary(self) -> Adversary | None:
+    def adversary(self) -> Adversary | None:
+        """The search for the worst noise; None when it has no weight."""
         if not self.adversarial:
             return None
         return Adversary(

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from graph2mlp.data.graph import HIDDEN_LABEL
 from graph2mlp.kernels import NeighbourIndex
-from graph2mlp.losses.base import Batch, TeacherRows
+from graph2mlp.losses.base import Batch, Partners, TeacherRows
 from graph2mlp.methods.base import Stage
 from graph2mlp.students.base import StudentInput
 
-__all__ = ["EdgeBatch", "EdgeBatches", "NodeBatches", "RowReader", "student_inputs"]
+__all__ = ["EdgeBatch", "EdgeBatches", "NodeBatches", "RowReader", "random_neighbours", "student_inputs"]
 
 
 def student_inputs(stage: Stage, ids: Tensor) -> StudentInput:
@@ -40,11 +40,19 @@ class RowReader:
             self.as_unseen = self.practised.neighbour_means(stage.graph)
 
     def __call__(self, ids: Tensor) -> Batch:
-        teachers = tuple(
+        return Batch(ids, self._inputs(ids), self.labels[ids], self._teachers(ids))
+
+    def partners(self, ids: Tensor) -> Partners:
+        """A random neighbour of each node `ids [B]`, described as a known node, with a uniform share."""
+        others = random_neighbours(*self.stage.graph.in_neighbours, ids, self.generator)
+        share = torch.rand(len(ids), 1, generator=self.generator)
+        return Partners(student_inputs(self.stage, others), self._teachers(others), share)
+
+    def _teachers(self, ids: Tensor) -> tuple[TeacherRows, ...]:
+        return tuple(
             TeacherRows(teacher.logits[ids], hidden[0][ids] if hidden else None)
             for teacher, hidden in zip(self.stage.teachers, self.hidden, strict=True)
         )
-        return Batch(ids, self._inputs(ids), self.labels[ids], teachers)
 
     def _inputs(self, ids: Tensor) -> StudentInput:
         inputs = student_inputs(self.stage, ids)
@@ -66,22 +74,26 @@ class NodeBatches:
     that a training goes on from its generator alone.
 
     With `fanout`, each batch also holds up to so many random in-neighbours of each of its nodes, and the edges to them:
-    a node's neighbourhood is drawn once per step, and is the same for student and teacher.
+    a node's neighbourhood is drawn once per step, and is the same for student and teacher. With `partners`, it has one
+    random neighbour for each node to be mixed with.
     """
 
-    def __init__(self, stage: Stage, generator: torch.Generator, *, every: bool, fanout: int = 0) -> None:
+    def __init__(
+        self, stage: Stage, generator: torch.Generator, *, every: bool, fanout: int = 0, partners: bool = False
+    ) -> None:
         self.read, self.generator, self.size = RowReader(stage, generator), generator, stage.train.batch_size
         self.num_nodes = stage.graph.num_nodes
         self.pool = torch.arange(self.num_nodes) if every else stage.graph.split.train
         self.rows = stage.train.epoch_rows
-        self.fanout = fanout
+        self.fanout, self.partners = fanout, partners
         if fanout:
             self.pointer, self.neighbours = stage.graph.in_neighbours
 
     def __call__(self) -> Iterator[Batch]:
         order = self.pool[torch.randperm(len(self.pool), generator=self.generator)[: self.rows]]
         for ids in _equal_parts(order, self.size):
-            yield self._with_neighbours(ids) if self.fanout else self.read(ids)
+            batch = self._with_neighbours(ids) if self.fanout else self.read(ids)
+            yield replace(batch, partners=self.read.partners(ids)) if self.partners else batch
 
     def _with_neighbours(self, ids: Tensor) -> Batch:
         source, target = self._sampled_edges(ids)
@@ -139,16 +151,18 @@ class EdgeBatches:
             labelled = self.train[torch.randperm(len(self.train), generator=self.generator)[: self.size]]
             source = torch.cat([chosen, labelled])
             negative = torch.randint(self.num_nodes, (len(source),), generator=self.generator)
-            ids, where = torch.unique(torch.cat([source, self._neighbour(source), negative]), return_inverse=True)
+            neighbour = random_neighbours(self.pointer, self.neighbours, source, self.generator)
+            ids, where = torch.unique(torch.cat([source, neighbour, negative]), return_inverse=True)
             parts = where.chunk(3)
             yield EdgeBatch(self.read(ids), parts[0], parts[1], parts[2], labelled=len(labelled))
 
-    def _neighbour(self, ids: Tensor) -> Tensor:
-        """One random in-neighbour of each node."""
-        degree = self.pointer[ids + 1] - self.pointer[ids]
-        rank = (torch.rand(len(ids), generator=self.generator) * degree).long()
-        position = (self.pointer[ids] + rank).clamp(max=max(0, len(self.neighbours) - 1))
-        return torch.where(degree > 0, self.neighbours[position], ids) if len(self.neighbours) else ids
+
+def random_neighbours(pointer: Tensor, neighbours: Tensor, ids: Tensor, generator: torch.Generator) -> Tensor:
+    """One random in-neighbour of each node `ids [B]` of the CSR `(pointer, neighbours)`; itself where it has none."""
+    degree = pointer[ids + 1] - pointer[ids]
+    rank = (torch.rand(len(ids), generator=generator) * degree).long()
+    position = (pointer[ids] + rank).clamp(max=max(0, len(neighbours) - 1))
+    return torch.where(degree > 0, neighbours[position], ids) if len(neighbours) else ids
 
 
 def _equal_parts(order: Tensor, most: int) -> tuple[Tensor, ...]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from graph2mlp.errors import ConfigError, RunError
 from graph2mlp.tensor_files import save_tensors
+from graph2mlp.training.average import WeightAverage
 from graph2mlp.training.metrics import Score
 from graph2mlp.training.players import Player
 
@@ -58,6 +59,7 @@ class Checkpoint:
         players: Sequence[Player[Any]],
         generators: Sequence[torch.Generator],
         state: LoopState,
+        average: WeightAverage | None = None,
         *,
         last: bool,
     ) -> None:
@@ -67,6 +69,8 @@ class Checkpoint:
             return
         tensors = {f"kept/{name}": tensor for name, tensor in state.kept.items()}
         tensors |= {f"random/{i}": g.get_state() for i, g in enumerate(_all(generators))}
+        if average is not None:
+            tensors |= {f"average/{name}": tensor for name, tensor in average.state().items()}
         for player in players:
             for module_name, module in player.modules.items():
                 tensors |= {f"{player.name}/{module_name}/{k}": v for k, v in module.state_dict().items()}
@@ -80,8 +84,13 @@ class Checkpoint:
         save_tensors(self.path, {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, _json(about))
         self._last = time.monotonic()
 
-    def restore(self, players: Sequence[Player[Any]], generators: Sequence[torch.Generator]) -> LoopState | None:
-        """Put players and generators back where the file left them; None when there is no file.
+    def restore(
+        self,
+        players: Sequence[Player[Any]],
+        generators: Sequence[torch.Generator],
+        average: WeightAverage | None = None,
+    ) -> LoopState | None:
+        """Put players, generators and average back where the file left them; None when there is no file.
 
         Raises:
             RunError: the file is damaged or belongs to another method.
@@ -97,6 +106,8 @@ class Checkpoint:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
             for player in players:
                 _restore_player(player, tensors)
+            if average is not None:
+                average.restore(_under("average/", tensors))
             for i, generator in enumerate(_all(generators)):
                 generator.set_state(tensors[f"random/{i}"])
         except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -104,8 +115,7 @@ class Checkpoint:
             raise RunError(
                 f"Checkpoint {self.path} does not fit this run ({reason}). Delete it to start over."
             ) from None
-        kept = {name.removeprefix("kept/"): tensor for name, tensor in tensors.items() if name.startswith("kept/")}
-        return LoopState(kept, best, about["best_epoch"], about["epoch"], seconds, cpu)
+        return LoopState(_under("kept/", tensors), best, about["best_epoch"], about["epoch"], seconds, cpu)
 
 
 def _interval() -> float:
@@ -129,13 +139,14 @@ def _json(about: dict[str, Any]) -> dict[str, str]:
 
 def _restore_player(player: Player[Any], tensors: dict[str, Tensor]) -> None:
     for module_name, module in player.modules.items():
-        prefix = f"{player.name}/{module_name}/"
-        module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+        module.load_state_dict(_under(f"{player.name}/{module_name}/", tensors))
     for number, optimizer in enumerate(player.optimizers):
-        prefix = f"{player.name}/adam{number}/"
         state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            if name.startswith(prefix):
-                index, key = name.removeprefix(prefix).split("/")
-                state.setdefault(int(index), {})[key] = tensor
+        for name, tensor in _under(f"{player.name}/adam{number}/", tensors).items():
+            index, key = name.split("/")
+            state.setdefault(int(index), {})[key] = tensor
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -6,6 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from graph2mlp.errors import MethodError
+from graph2mlp.training.average import WeightAverage
 from graph2mlp.training.checkpoint import Checkpoint, LoopState
 from graph2mlp.training.metrics import Score
 from graph2mlp.training.players import Player
@@ -54,6 +56,7 @@ def fit(
     generators: Sequence[torch.Generator] = (),
     log: EpochLog = silent,
     checkpoint: Checkpoint | None = None,
+    average: WeightAverage | None = None,
 ) -> Fitted:
     """Train until `epochs`, or `patience` epochs without a better validation score; leave the best weights in `model`.
 
@@ -61,7 +64,8 @@ def fit(
     luck, and a teacher that is sure of nothing teaches nothing.
 
     `batches()` gives one epoch. `evaluate()` scores `model` in evaluation mode, on validation nodes only. A
-    `checkpoint` makes the loop go on, exactly, where an interrupted one stopped.
+    `checkpoint` makes the loop go on, exactly, where an interrupted one stopped. With an `average` of `model`, that is
+    what is scored and kept, while its own weights go on learning.
 
     Raises:
         MethodError: a loss is not finite.
@@ -69,7 +73,7 @@ def fit(
     burn_in = min(burn_in, epochs - 1)  # the last epoch may always be kept
     started, cpu_started = time.perf_counter(), time.process_time()
     kept, best, best_epoch, first = copy.deepcopy(model.state_dict()), Score(-1.0, -math.inf), 0, 1
-    if checkpoint is not None and (state := checkpoint.restore(players, generators)) is not None:
+    if checkpoint is not None and (state := checkpoint.restore(players, generators, average)) is not None:
         kept, best, best_epoch, first = state.kept, state.best, state.best_epoch, state.epoch + 1
         started, cpu_started = started - state.seconds, cpu_started - state.cpu_seconds
     epoch = first - 1
@@ -80,24 +84,26 @@ def fit(
     while not over():
         epoch += 1
         model.train()
-        figures = _run_epoch(players, batches(), epoch)
+        figures = _run_epoch(players, batches(), epoch, average)
         model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), average.in_place() if average else nullcontext():
             now = evaluate()
-        if now > best and epoch > burn_in:
-            # A deep copy: state_dict() alone is a live view that would follow the training.
-            kept, best, best_epoch = copy.deepcopy(model.state_dict()), now, epoch
+            if now > best and epoch > burn_in:
+                # A deep copy: state_dict() alone is a live view that would follow the training.
+                kept, best, best_epoch = copy.deepcopy(model.state_dict()), now, epoch
         log(epoch, {**figures, "val": now.accuracy, "val_loss": -now.negative_loss, "kept": best_epoch})
         if checkpoint is not None:
             cost = (time.perf_counter() - started, time.process_time() - cpu_started)
             about = LoopState(kept, best, best_epoch, epoch, *cost)
-            checkpoint.maybe_save(players, generators, about, last=over())
+            checkpoint.maybe_save(players, generators, about, average, last=over())
     model.load_state_dict(kept)
     model.eval()
     return Fitted(epoch, best_epoch, best, time.perf_counter() - started, time.process_time() - cpu_started)
 
 
-def _run_epoch(players: Sequence[Player[B]], batches: Iterable[B], epoch: int) -> dict[str, float]:
+def _run_epoch(
+    players: Sequence[Player[B]], batches: Iterable[B], epoch: int, average: WeightAverage | None
+) -> dict[str, float]:
     """Every player on every batch; mean of each term over the epoch."""
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
@@ -109,6 +115,8 @@ def _run_epoch(players: Sequence[Player[B]], batches: Iterable[B], epoch: int) -
                 key = name if len(players) == 1 else f"{player.name}.{name}"
                 sums[key] = sums[key] + value if key in sums else value
                 counts[key] = counts.get(key, 0) + 1
+        if average is not None:
+            average.update()
     means = {name: float(total) / counts[name] for name, total in sums.items()}
     for name, mean in means.items():
         if not math.isfinite(mean):

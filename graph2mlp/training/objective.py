@@ -8,15 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from graph2mlp.data.graph import HIDDEN_LABEL
 from graph2mlp.errors import ConfigError, MethodError
 from graph2mlp.kernels.pgd_perturb import kept_statistics, signed_step
-from graph2mlp.losses.base import Batch, LossTerms
+from graph2mlp.losses.base import Batch, LossTerms, Partners, TeacherRows
 from graph2mlp.methods.base import Stage, Team
 from graph2mlp.students.base import Student, StudentOutput
 from graph2mlp.training.batches import NodeBatches
 from graph2mlp.training.players import Player, adam
 
-__all__ = ["Adversary", "DistillObjective", "single_player"]
+__all__ = ["Adversary", "DistillObjective", "mixed_logits", "single_player"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,15 +81,22 @@ class DistillObjective:
     """`sum_k w_k term_k(batch, student(batch))`, plus `weight` times the same under an adversary if there is one.
 
     Only terms on the logits are attacked: the others compare hidden layers, which has no worst case of its own.
+    `mixing` is the weight of the soft labels between a node and a neighbour (see `_mixed`).
     """
 
     def __init__(
-        self, student: Student, terms: LossTerms, *, adversary: Adversary | None = None, weight: float = 0.0
+        self,
+        student: Student,
+        terms: LossTerms,
+        *,
+        adversary: Adversary | None = None,
+        weight: float = 0.0,
+        mixing: float = 0.0,
     ) -> None:
         if not terms:
             raise MethodError("There is nothing to learn from: every loss term has weight 0.")
         self.student, self.terms = student, terms
-        self.adversary, self.weight = adversary, weight
+        self.adversary, self.weight, self.mixing = adversary, weight, mixing
         self.heads = nn.ModuleDict({name: term for name, (_, term) in terms.items()})
 
     def __call__(self, batch: Batch) -> Mapping[str, Tensor]:
@@ -100,6 +108,8 @@ class DistillObjective:
         }
         if self.adversary is not None:
             values["adversarial"] = self.weight * self._attacked(batch, embedded, self.adversary)
+        if batch.partners is not None and self.mixing:
+            values["mixed"] = self.mixing * self._mixed(batch, embedded, batch.partners)
         return values
 
     def answer(self, batch: Batch) -> tuple[Tensor, StudentOutput]:
@@ -115,6 +125,23 @@ class DistillObjective:
         with kept_statistics(self.student):
             return loss(self.student.head(embedded + adversary.perturb(self.student, embedded, loss)))
 
+    def _mixed(self, batch: Batch, embedded: Tensor, partners: Partners) -> Tensor:
+        """Soft labels of points between rows i and neighbours j: `l(f(a x_i + (1 - a) x_j), a p_i + (1 - a) p_j)`.
+
+        The first layer is affine, so inputs are mixed behind it, where rows of any kind, sparse ones too, are `[B, D]`.
+        """
+        share = partners.share
+        points = torch.lerp(self.student.embed(partners.inputs), embedded[: len(share)], share)
+        pairs = zip(batch.teachers, partners.teachers, strict=True)
+        teachers = tuple(
+            TeacherRows(mixed_logits(one.logits[: len(share)], other.logits, share), None) for one, other in pairs
+        )
+        labels = torch.full((len(share),), HIDDEN_LABEL)
+        between = Batch(batch.ids[: len(share)], partners.inputs, labels, teachers)
+        terms = {name: pair for name, pair in self.terms.items() if pair[1].needs == {"teacher.logits"}}
+        with kept_statistics(self.student):
+            return _LossOf(terms, between)(self.student.head(points))
+
     def _label_terms(self) -> LossTerms:
         return {name: pair for name, pair in self.terms.items() if "teacher.hidden" not in pair[1].needs}
 
@@ -127,7 +154,14 @@ def single_player(student: Student, stage: Stage, generator: torch.Generator, ob
     optimizer = adam(everything, lr=stage.train.lr, weight_decay=stage.train.weight_decay)
     player: Player[Batch] = Player("student", objective, [optimizer], {"student": student, "heads": objective.heads})
     fanout = stage.loss.fanout if "edges" in needs else 0
-    return Team([player], NodeBatches(stage, generator, every=needs != {"labels"}, fanout=fanout))
+    every, partners = needs != {"labels"}, objective.mixing > 0
+    return Team([player], NodeBatches(stage, generator, every=every, fanout=fanout, partners=partners))
+
+
+def mixed_logits(one: Tensor, other: Tensor, share: Tensor) -> Tensor:
+    """Logits `[B, C]` whose probabilities are `share [B, 1]` parts of those of `one`, the rest those of `other`."""
+    parts = [share.log() + one.log_softmax(1), torch.log1p(-share) + other.log_softmax(1)]
+    return torch.logsumexp(torch.stack(parts), dim=0)
 
 
 def _check_needs(needs: frozenset[str], stage: Stage) -> None:

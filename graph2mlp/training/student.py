@@ -12,6 +12,7 @@ from graph2mlp.methods.base import Method, Stage, Team
 from graph2mlp.structure.requests import neighbour_requests
 from graph2mlp.structure.table import StructureTable
 from graph2mlp.students.base import Student, StudentInput, StudentOutput, StudentSpec
+from graph2mlp.training.average import WeightAverage
 from graph2mlp.training.checkpoint import Checkpoint
 from graph2mlp.training.loop import EpochLog, Fitted, fit, silent
 from graph2mlp.training.objective import DistillObjective, single_player
@@ -79,6 +80,7 @@ def _fit(
         generators=[generator],
         log=log,
         checkpoint=checkpoint,
+        average=WeightAverage(student, stage.train.average) if stage.train.average else None,
     )
 
 

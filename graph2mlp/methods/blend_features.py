@@ -1,0 +1,30 @@
+"""Our own recipe for requests that carry nothing but features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from graph2mlp.methods.base import Settings
+from graph2mlp.methods.blend import Blend
+
+__all__ = ["BlendFeatures"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlendFeatures(Blend):
+    """`blend` without a table: the student reads its own features `x [B, F]`, and ships no array beside its weights.
+
+    `L = l(f(x), p) + mix * l(f(a x_i + (1 - a) x_j), a p_i + (1 - a) p_j) + adversarial * l(f(x + delta*), p)
+    + similarity * L_rsd`, logits `f(x) [B, C]`, as in `blend`, with its teachers and averaged weights. Points between
+    neighbours are the nearest thing to new nodes in training. `ind` and `cold` are one. Where a request may carry ids,
+    `blend` answers better, and about as well without them.
+    """
+
+    inference: ClassVar[str] = "The node's own features. No edges, no stored arrays."
+    reads_structure: ClassVar[bool] = False
+    defaults: ClassVar[Settings] = {
+        "teacher": {"name": "appnp+gcn+sage"},
+        "student": {"input_dropout": 0.2},
+        "train": {"burn_in": 20, "average": 8.0},
+    }
