@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
 from bench import accuracy_tables
 from bench.accuracy_tables import markdown
@@ -124,7 +126,38 @@ def preset_purposes_table() -> str:
     return markdown(["preset", "for"], [[f"`{preset.name}`", preset.purpose] for preset in PRESETS.values()])
 
 
+def twitch_table() -> str:
+    """One line per country asked: accuracy (area under the ROC curve) of everyone, mean over the seeds."""
+    rows = read_rows(RESULTS / "twitch.csv")
+    labels = list(dict.fromkeys((row["method"], row["teacher"]) for row in rows))
+    header = ["asked", "nodes", "largest class", "teacher (sage)", "plain MLP"]
+    header += [f"{method} ({teacher})" for method, teacher in labels]
+    lines = []
+    for asked in dict.fromkeys(row["asked"] for row in rows):
+        those = [row for row in rows if row["asked"] == asked]
+        sage = [row for row in those if row["teacher"] == "sage"]
+        cells = [_share_and_auc(sage, "teacher"), _share_and_auc(sage, "mlp")]
+        cells += [
+            _share_and_auc([row for row in those if (row["method"], row["teacher"]) == one], "student")
+            for one in labels
+        ]
+        lines.append([asked, those[0]["nodes"], f"{100 * float(those[0]['majority']):.1f}", *cells])
+    return markdown(header, lines)
+
+
+def _share_and_auc(rows: Sequence[Mapping[str, str]], who: str) -> str:
+    if not rows:
+        return "-"
+    means = [
+        fmean(100 * float(row[f"{who}_{what}"]) for row in rows)
+        for what in ("accuracy", "auc")
+        if rows[0][f"{who}_{what}"]
+    ]
+    return f"{means[0]:.1f}" + (f" ({means[1]:.1f})" if len(means) > 1 else "")
+
+
 TABLES = {
+    "twitch": twitch_table,
     "preset purposes": preset_purposes_table,
     "presets": presets_table,
     **accuracy_tables.TABLES,

@@ -15,7 +15,7 @@ import typer
 from graph2mlp import __version__
 from graph2mlp.errors import ConfigError, Graph2MLPError, require
 from graph2mlp.export.presets import MAX_DROP, PRESETS
-from graph2mlp.options import GraphName, KnowledgeFiles, TeacherModule, TeacherWeights
+from graph2mlp.options import DeployGraphs, GraphName, KnowledgeFiles, TeacherModule, TeacherWeights
 
 __all__ = ["app"]
 
@@ -101,6 +101,7 @@ def distill(
     undirected: Annotated[
         bool, typer.Option("--undirected", help="Your graph stores each edge once: add the other direction.")
     ] = False,
+    deploy: DeployGraphs = None,
     knowledge: KnowledgeFiles = None,
     teacher_module: TeacherModule = None,
     teacher_weights: TeacherWeights = None,
@@ -119,7 +120,7 @@ def distill(
         from graph2mlp.console import Reporter
         from graph2mlp.distill import distill as run_pipeline
         from graph2mlp.seeds import distill_seeds
-        from graph2mlp.summary import result_table
+        from graph2mlp.summary import deploy_table, result_table
 
         if device not in ("auto", "cpu"):
             raise ConfigError(f"Cannot train on device '{device}': this version trains on the CPU. Use --device cpu.")
@@ -137,6 +138,7 @@ def distill(
             seed=seed,
             root=str(root) if root else None,
             undirected=undirected or None,
+            deploy=deploy,
             teacher_module=teacher_module,
             teacher_weights=str(teacher_weights) if teacher_weights else None,
             file=config,
@@ -151,6 +153,8 @@ def distill(
             else:
                 result = distill_seeds(settings, seeds, out, **how)
         _show(result_table(result))
+        if settings.deploy:
+            _show(deploy_table(result))
         for line in result["advice"]:
             typer.echo(line)
         typer.echo(f"run: {out}")

@@ -59,6 +59,8 @@ class RunConfig:
     loss: LossConfig
     undirected: bool = False
     """Whether the missing direction of each edge of the user's file is added."""
+    deploy: tuple[str, ...] = ()
+    """Other graphs of the same features and classes, answered in the final report."""
     hyper: Method
     """The method's own settings; the table named like the method in a file."""
 
@@ -69,6 +71,8 @@ class RunConfig:
             top["root"] = self.root
         if self.undirected:
             top["undirected"] = True
+        if self.deploy:
+            top["deploy"] = list(self.deploy)
         groups = {name: asdict(getattr(self, name)) for name in _GROUPS}
         return {**top, **groups, self.method: asdict(self.hyper)}
 
@@ -86,7 +90,7 @@ _GROUPS: Mapping[str, type] = {
     "train": TrainConfig,
     "loss": LossConfig,
 }
-_TOP = ("graph", "method", "setting", "seed", "root", "undirected")
+_TOP = ("graph", "method", "setting", "seed", "root", "undirected", "deploy")
 
 
 def resolve_config(
@@ -98,6 +102,7 @@ def resolve_config(
     seed: int | None = None,
     root: str | None = None,
     undirected: bool | None = None,
+    deploy: Sequence[str] | None = None,
     teacher_module: str | None = None,
     teacher_weights: str | None = None,
     file: Path | None = None,
@@ -112,31 +117,13 @@ def resolve_config(
         ConfigError: a name is unknown, or a value is of the wrong type or out of range; all problems in one message.
     """
     given: dict[str, Any] = _read_toml(file) if file else {}
-    arguments = {"graph": graph, "method": method, "setting": setting, "seed": seed, "root": root}
-    arguments["undirected"] = undirected
-    top: dict[str, Any] = {"method": "blend", "setting": "transductive", "seed": 0, "root": None, "undirected": False}
+    arguments: dict[str, Any] = {"graph": graph, "method": method, "setting": setting, "seed": seed, "root": root}
+    arguments |= {"undirected": undirected, "deploy": deploy or None}
+    top: dict[str, Any] = {"method": "blend", "setting": "transductive", "seed": 0, "root": None}
+    top |= {"undirected": False, "deploy": ()}
     top |= {key: given.pop(key) for key in _TOP if key in given}
     top |= {key: value for key, value in arguments.items() if value is not None}
-    if not isinstance(top.get("graph"), str):
-        raise ConfigError("No graph given. Name one, for example: graph2mlp distill digits")
-    if "\0" in top["graph"]:
-        raise ConfigError(f"A graph's name cannot hold a zero byte (got {top['graph']!r}).")
-    if top["setting"] not in ("transductive", "production"):
-        raise ConfigError(f"Unknown setting '{top['setting']}'. Known: transductive, production.")
-    if not isinstance(top["seed"], int) or not 0 <= top["seed"] < 2**32:
-        raise ConfigError(f"seed must be a whole number from 0 to {2**32 - 1} (got {top['seed']!r})")
-    if top["root"] is not None and not isinstance(top["root"], str):
-        raise ConfigError(f"root must be a folder's name (got {top['root']!r})")
-    if not isinstance(top["undirected"], bool):
-        raise ConfigError(f"undirected must be true or false (got {top['undirected']!r})")
-    own = top["graph"] not in dataset_names() and is_graph_path(top["graph"])
-    if top["undirected"] and not own:
-        raise ConfigError(f"--undirected is for a graph of your own; '{top['graph']}' is undirected as it comes.")
-    # As typed they would mean another place when the run is opened from another folder.
-    if own:
-        top["graph"] = str(Path(top["graph"]).resolve())
-    if top["root"] is not None:
-        top["root"] = str(Path(top["root"]).resolve())
+    _check_top(top)
     cls = method_class(str(top["method"]))
     types = {**_GROUPS, str(top["method"]): cls}
     tree: Tree = {name: dict(cls.defaults.get(name, {})) for name in types}
@@ -160,6 +147,40 @@ def resolve_config(
         raise ConfigError(" ".join(problems))
     hyper = built.pop(str(top["method"]))
     return RunConfig(**top, **built, hyper=hyper)
+
+
+def _check_top(top: dict[str, Any]) -> None:
+    """Raise ConfigError unless the settings outside any group are valid; names of files become whole paths."""
+    if not isinstance(top.get("graph"), str):
+        raise ConfigError("No graph given. Name one, for example: graph2mlp distill digits")
+    if "\0" in top["graph"]:
+        raise ConfigError(f"A graph's name cannot hold a zero byte (got {top['graph']!r}).")
+    if top["setting"] not in ("transductive", "production"):
+        raise ConfigError(f"Unknown setting '{top['setting']}'. Known: transductive, production.")
+    if not isinstance(top["seed"], int) or not 0 <= top["seed"] < 2**32:
+        raise ConfigError(f"seed must be a whole number from 0 to {2**32 - 1} (got {top['seed']!r})")
+    if top["root"] is not None and not isinstance(top["root"], str):
+        raise ConfigError(f"root must be a folder's name (got {top['root']!r})")
+    if not isinstance(top["undirected"], bool):
+        raise ConfigError(f"undirected must be true or false (got {top['undirected']!r})")
+    if top["undirected"] and not _is_own(top["graph"]):
+        raise ConfigError(f"--undirected is for a graph of your own; '{top['graph']}' is undirected as it comes.")
+    if not isinstance(top["deploy"], list | tuple) or not all(isinstance(name, str) for name in top["deploy"]):
+        raise ConfigError(f"deploy must be a list of graphs (got {top['deploy']!r})")
+    # As typed they would mean another place when the run is opened from another folder.
+    top["graph"] = _place(top["graph"])
+    top["deploy"] = tuple(map(_place, top["deploy"]))
+    if top["root"] is not None:
+        top["root"] = str(Path(top["root"]).resolve())
+
+
+def _is_own(graph: str) -> bool:
+    """Whether a graph is a file or folder of the user's."""
+    return graph not in dataset_names() and is_graph_path(graph)
+
+
+def _place(graph: str) -> str:
+    return str(Path(graph).resolve()) if _is_own(graph) else graph
 
 
 def load_config(path: Path) -> RunConfig:

@@ -133,6 +133,7 @@ def _run_stages(config: RunConfig, inputs: Inputs, out: Path, reporter: Reporter
         fitted=fitted,
         control=control,
         costs={"teacher": teaching.cost, "structure": structure_cost},
+        deployed=inputs.deployed,
     )
     result, details = run_result(config, made)
     write_json(out / "breakdown.json", details)

@@ -7,13 +7,22 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["GraphName", "KnowledgeFiles", "TeacherModule", "TeacherWeights"]
+__all__ = ["DeployGraphs", "GraphName", "KnowledgeFiles", "TeacherModule", "TeacherWeights"]
 
 GraphName = Annotated[
     str,
     typer.Argument(
         help="digits, cpf:cora, planetoid:Cora, amazon:Photo, ..., or your own: an .npz file, PyG's Data in a .pt "
         "file, a folder with nodes.csv and edges.csv (or .parquet)."
+    ),
+]
+DeployGraphs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--deploy",
+        metavar="GRAPH",
+        help="Another graph with the same features and classes, which nothing learns from: reported at the end; "
+        "repeat for several.",
     ),
 ]
 KnowledgeFiles = Annotated[

@@ -12,6 +12,7 @@ from graph2mlp.advice import run_advice
 from graph2mlp.breakdown import breakdown
 from graph2mlp.config import RunConfig
 from graph2mlp.data.graph import GraphData
+from graph2mlp.deployed import answer_elsewhere
 from graph2mlp.evaluation import evaluate_student, student_agreement
 from graph2mlp.fcr import feature_contribution, label_propagation
 from graph2mlp.measure import environment, peak_rss_mb
@@ -53,6 +54,8 @@ class Finished:
     """The plain MLP."""
     costs: Mapping[str, Cost]
     """Of teacher and structure."""
+    deployed: tuple[GraphData, ...] = ()
+    """Other graphs to answer."""
 
     @property
     def first(self) -> TeacherKnowledge | None:
@@ -70,7 +73,7 @@ def run_result(config: RunConfig, made: Finished) -> tuple[dict[str, Any], dict[
     agree = student_agreement(student, made.first, graph, made.table) if made.first else None
     student_cost = Cost(fitted.seconds, fitted.cpu_seconds)
     costs = {**made.costs, "student": student_cost}
-    result = {
+    result: dict[str, Any] = {
         "schema": SCHEMA,
         "graph": {
             "name": graph.name,
@@ -104,6 +107,11 @@ def run_result(config: RunConfig, made: Finished) -> tuple[dict[str, Any], dict[
         "versions": versions(),
         "machine": {name: value for name, value in environment().items() if name in ("cpu", "cores", "os")},
     }
+    if made.deployed:
+        result["deploy"] = [
+            answer_elsewhere(other, teacher=made.model, student=student, control=made.control, table=made.table)
+            for other in made.deployed
+        ]
     details = breakdown(graph, made.table, student, made.control, knowledge=made.first, teacher=made.model)
     return result | {"advice": run_advice(result, details["parts"])}, details
 

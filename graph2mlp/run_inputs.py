@@ -14,6 +14,7 @@ from graph2mlp.atomic import write_json
 from graph2mlp.config import RunConfig
 from graph2mlp.data.datasets import dataset_names
 from graph2mlp.data.graph import GraphData
+from graph2mlp.deployed import read_deployed
 from graph2mlp.errors import ConfigError, DataError, KnowledgeError, RunError
 from graph2mlp.run import run_graph
 from graph2mlp.teachers.extract import extract_knowledge
@@ -34,6 +35,8 @@ class Inputs:
     knowledge: tuple[TeacherKnowledge, ...]
     """From files, or what a teacher of the user's own said of the observed graph; row i about its node i."""
     teacher: OwnTeacher | None = None
+    deployed: tuple[GraphData, ...] = ()
+    """Graphs that are answered at the end, and nothing else."""
 
 
 def read_inputs(config: RunConfig, files: Sequence[Path] = ()) -> Inputs:
@@ -45,11 +48,11 @@ def read_inputs(config: RunConfig, files: Sequence[Path] = ()) -> Inputs:
     if files and config.teacher.own:
         raise ConfigError("Give --knowledge or a teacher of your own (--teacher-module, --teacher-weights), not both.")
     graph = run_graph(config)
-    observed = graph.observed()
+    observed, deployed = graph.observed(), read_deployed(config, graph)
     if config.graph not in dataset_names():  # a published split is taken as it is: Texas has a class of one node
         _check_classes(graph)
     if config.teacher.own and config.hyper.needs_teacher:
-        return _own_inputs(config, graph, observed)
+        return replace(_own_inputs(config, graph, observed), deployed=deployed)
     knowledge = tuple(read_knowledge(file, graph) for file in files)
     for file, one in zip(files, knowledge, strict=True):
         if bool(torch.isin(one.node_ids, graph.split.unseen).any()):
@@ -63,7 +66,7 @@ def read_inputs(config: RunConfig, files: Sequence[Path] = ()) -> Inputs:
                 f"{file} was extracted from another graph, or from this one with another split, whose training labels "
                 "may be test labels here. Use the same graph, seed and setting, or extract it again."
             )
-    return Inputs(graph, observed, knowledge)
+    return Inputs(graph, observed, knowledge, deployed=deployed)
 
 
 def check_same_inputs(inputs: Inputs, record: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -11,7 +12,7 @@ from graph2mlp.console import table
 if TYPE_CHECKING:
     from graph2mlp.export.auto import Choice
 
-__all__ = ["preset_table", "result_line", "result_table"]
+__all__ = ["deploy_rows", "deploy_table", "preset_table", "result_line", "result_table"]
 
 _SETTINGS = ("test", "tran", "ind", "prod", "cold")
 
@@ -50,6 +51,30 @@ def result_table(result: dict[str, Any]) -> Table:
     student = first["student"]
     note = f"student: {first['regime']} regime, {student['layers']} layers, {student['hidden']} wide"
     return table(title, ["", *columns, "parameters"], rows, note=note)
+
+
+def deploy_table(result: dict[str, Any]) -> Table:
+    """Everyone on the graphs of `--deploy`: accuracy, of two classes also the area under the ROC curve."""
+    columns, rows = deploy_rows(result)
+    note = "Nothing was learned from these graphs. The teacher reads their edges, the student features alone."
+    return table("Other graphs: accuracy (ROC AUC) in %", columns, rows, note=note)
+
+
+def deploy_rows(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Heads and cells of a table of the graphs of `--deploy`; means over the seeds of several runs."""
+    runs = result.get("runs", [result])
+    first = runs[0]["deploy"]
+    who = [one for one in ("teacher", "mlp", "student") if one in first[0]]
+    rows = []
+    for place, other in enumerate(first):
+        cells = [other["graph"], f"{other['nodes']:,}", f"{100 * other['majority']:.2f}"]
+        for one in who:
+            seen = [run["deploy"][place][one] for run in runs]
+            means = {name: 100 * fmean(each[name] for each in seen) for name in seen[0]}
+            cells.append(f"{means['accuracy']:.2f}" + (f" ({means['auc']:.2f})" if "auc" in means else ""))
+        rows.append(cells)
+    names = {"teacher": "teacher", "mlp": "plain MLP", "student": "student"}
+    return ["graph", "nodes", "largest class", *(names[one] for one in who)], rows
 
 
 def _percent(value: float | None, spread: float | None) -> str:

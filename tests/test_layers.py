@@ -26,7 +26,7 @@ LAYERS = [
     {"methods", "methods.base"},
     {"training"},
     {"teachers", "methods.*"},
-    {"config", "cards", "evaluation", "fcr", "run", "summary", "latency_summary", "breakdown", "report"},
+    {"config", "cards", "deployed", "evaluation", "fcr", "run", "summary", "latency_summary", "breakdown", "report"},
     {"run_folder", "run_inputs"},
     {"results"},
     {"distill", "seeds", "export", "graph_facts", "inspection"},

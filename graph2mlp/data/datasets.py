@@ -1,6 +1,7 @@
 """Names to graphs: `digits`, `cpf:cora`, `planetoid:Cora`, `amazon:Photo`, `coauthor:CS`, `ogbn:arxiv`, or a path.
 
 `actor`, `webkb:Texas`, `heterophilous:chameleon` and their like have ten published splits; seed s takes split s % 10.
+`twitch:DE` and its five sisters share features and classes; seed s draws 60 / 20 / 20 % of the nodes.
 
 A path is an `.npz` file, PyG's `Data` in a `.pt` file, or a folder with tables of nodes and edges.
 
@@ -24,12 +25,14 @@ from graph2mlp.data.npz import read_graph, read_raw
 from graph2mlp.data.ogb import download_ogb, read_ogb
 from graph2mlp.data.planetoid import read_planetoid
 from graph2mlp.data.splits import per_class_split
+from graph2mlp.data.twitch import COUNTRIES, random_split, read_twitch
 from graph2mlp.errors import DataError, suggest
 
 __all__ = ["data_root", "dataset_names", "is_graph_path", "load_graph"]
 
 _GNN_BENCHMARK = "https://github.com/shchur/gnn-benchmark/raw/master/data/npz"
 _GEOM_GCN = "https://raw.githubusercontent.com/graphdml-uiuc-jlu/geom-gcn/master"
+_TWITCH = "https://graphmining.ai/datasets/ptg/twitch"
 _PLATONOV = "https://github.com/yandex-research/heterophilous-graphs/raw/main/data"
 
 # Name -> (path below the root, file name at the source).
@@ -57,7 +60,7 @@ _FILTERED = ("chameleon", "squirrel")
 def dataset_names() -> list[str]:
     """Every name `load_graph` knows."""
     families = {"cpf": _CPF, "planetoid": _PLANETOID, "amazon": _AMAZON, "coauthor": _COAUTHOR, "ogbn": _OGBN}
-    families |= {"webkb": _WEBKB, "heterophilous": _FILTERED}
+    families |= {"webkb": _WEBKB, "heterophilous": _FILTERED, "twitch": COUNTRIES}
     return ["digits", "actor", *(f"{family}:{name}" for family, names in families.items() for name in names)]
 
 
@@ -98,6 +101,11 @@ def load_graph(
         _ensure_file(f"{_PLATONOV}/{file.name}", file, download)
         raw, split = read_platonov(file, seed)
         return raw.graph(name, split)
+    if family == "twitch":
+        file = base / "Twitch" / short / "raw" / f"{short}.npz"
+        _ensure_file(f"{_TWITCH}/{file.name}", file, download)
+        raw = read_twitch(file)
+        return raw.graph(name, random_split(len(raw.labels), seed))
     if family == "planetoid":
         folder = base / "Planetoid" / short / "raw"
         _ensure(folder / f"ind.{short.lower()}.graph", lambda: _download_planetoid(folder, short), download)

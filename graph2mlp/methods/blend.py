@@ -35,8 +35,8 @@ class Blend(NOSMOG):
     Shapes: `x [B, F]`, `q [B, P]`, logits `[B, C]`. One set of settings for all graphs. The last two points and the
     dropout of features were chosen on validation nodes that the student had not been taught, the epoch on one half of
     them and the accuracy read on the other (production; mean of the three forms of request; Cora eight seeds, CiteSeer
-    six, a-photo two): 78.4 -> 81.4 %, 67.4 -> 68.7 %, 91.3 -> 92.7 %. With them, neither the similarity nor the adversary
-    moves Cora (81.5 without either one); a-photo loses 0.8 without the similarity. The other points were chosen earlier
+    six, a-photo two): 78.4 -> 81.4 %, 67.4 -> 68.7 %, 91.3 -> 92.7 %. With them neither similarity nor adversary moves
+    Cora (81.5 without either one); a-photo loses 0.8 without the similarity. The other points were chosen earlier
     on Cora, CiteSeer and digits with their test figures in view. The teachers' weights are fitted on the validation
     nodes, so the teacher's own validation accuracy is a little too good.
     """

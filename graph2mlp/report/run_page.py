@@ -12,6 +12,7 @@ from graph2mlp.report.page import page, paragraph
 from graph2mlp.report.run_sections import (
     accuracy_section,
     advice_section,
+    deploy_section,
     groups_section,
     key_section,
 )
@@ -34,6 +35,7 @@ def run_html(runs: Sequence[RunFiles]) -> str:
         key_section(runs),
         advice_section(runs),
         accuracy_section(runs),
+        deploy_section(runs),
         seeds_section(runs, opened) if len(runs) > 1 else None,
         groups_section(opened),
         calibration_section(opened),

@@ -14,8 +14,9 @@ from graph2mlp.report.page import absent, beside, columns, details, key_figures,
 from graph2mlp.report.verdict import mean, reading
 from graph2mlp.report.words import PARTS, ROLES, percent
 from graph2mlp.significance import FEW, wilson
+from graph2mlp.summary import deploy_rows
 
-__all__ = ["accuracy_section", "advice_section", "groups_section", "key_section"]
+__all__ = ["accuracy_section", "advice_section", "deploy_section", "groups_section", "key_section"]
 
 _MOST_GROUPS = 40
 
@@ -110,6 +111,21 @@ def _cell(values: Sequence[float | None]) -> str:
         return "-"
     middle = f"{100 * sum(known) / len(known):.2f}"
     return middle if len(known) == 1 else f"{middle} ± {100 * pstdev(known):.2f}"
+
+
+def deploy_section(runs: Sequence[RunFiles]) -> Markup | None:
+    """Everyone on other graphs; None where none was named."""
+    results = [run.result for run in runs]
+    if "deploy" not in results[0]:
+        return None
+    heads, rows = deploy_rows({"runs": results})
+    words = (
+        "Nothing was learned from these graphs. The teacher reads their edges, the student features alone: its table "
+        "has no row for their nodes."
+    )
+    return section(
+        "Other graphs", paragraph(words), table(heads, rows, caption="Accuracy (area under the ROC curve), %")
+    )
 
 
 def groups_section(run: RunFiles) -> Markup:

@@ -1,0 +1,93 @@
+"""Graphs that nothing was learned from: everyone answers them once, in the final report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graph2mlp.config import RunConfig
+from graph2mlp.data.datasets import load_graph
+from graph2mlp.data.graph import HIDDEN_LABEL, GraphData
+from graph2mlp.errors import DataError
+from graph2mlp.structure.table import StructureTable
+from graph2mlp.students.base import Student
+from graph2mlp.teachers.extract import answer_all
+from graph2mlp.teachers.models import Teacher
+from graph2mlp.training.metrics import accuracy, agreement
+from graph2mlp.training.student import answer
+
+__all__ = ["answer_elsewhere", "read_deployed"]
+
+
+def read_deployed(config: RunConfig, graph: GraphData) -> tuple[GraphData, ...]:
+    """The graphs of `config.deploy`, each with the features and classes of `graph`.
+
+    Raises:
+        DataError: one cannot be read, or has other features or classes.
+    """
+    root = Path(config.root) if config.root else None
+    found = []
+    for name in config.deploy:
+        other = load_graph(name, root=root, seed=config.seed)
+        for what, mine, its in (
+            ("features", graph.num_features, other.num_features),
+            ("classes", graph.class_names, other.class_names),
+        ):
+            if mine != its:
+                raise DataError(
+                    f"--deploy {name}: it has {what} {_short(its)}, but '{graph.name}', which is learned from, has "
+                    f"{_short(mine)}. Both graphs need the same, in the same order."
+                )
+        found.append(replace(other, name=name if ":" in name else other.name))
+    return tuple(found)
+
+
+@torch.no_grad()
+def answer_elsewhere(
+    other: GraphData, *, teacher: Teacher | None, student: Student, control: Student, table: StructureTable | None
+) -> dict[str, Any]:
+    """How `teacher`, `student` and plain MLP (`control`) do on the labelled nodes of a graph none has seen.
+
+    The teacher reads the other graph's own edges. Its nodes have no row in the structure `table`, nor have their
+    neighbours, so a student with structure is asked as without edges. Beside accuracies there is the share of the
+    largest class, and, of two classes, the area under the ROC curve, which a shift of the class sizes leaves alone.
+    """
+    ids = torch.nonzero(other.y != HIDDEN_LABEL).squeeze(1)
+    labels = other.y[ids]
+    logits = {
+        "student": answer(student, other, table, ids, cold=True),
+        "mlp": answer(control, other, None, ids),
+    }
+    if teacher is not None:
+        # No node is one of those it was trained on, whatever its number: a teacher that keeps rows of its own has none.
+        unknown = torch.full((other.num_nodes,), -1)
+        logits["teacher"] = answer_all(teacher, other, other.edge_index, unknown)[0][ids]
+    return {
+        "graph": other.name,
+        "fingerprint": other.fingerprint(),
+        "nodes": len(ids),
+        "edges": other.num_edges,
+        "majority": float(torch.bincount(labels).max()) / len(ids),
+        **{who: _figures(one, labels) for who, one in logits.items()},
+        "agreement": agreement(logits["student"], logits["teacher"]) if "teacher" in logits else None,
+    }
+
+
+def _figures(logits: Tensor, labels: Tensor) -> Mapping[str, float]:
+    figures = {"accuracy": accuracy(logits, labels)}
+    if logits.size(1) == 2 and 0 < int(labels.sum()) < len(labels):
+        from sklearn.metrics import roc_auc_score
+
+        figures["auc"] = float(roc_auc_score(labels.numpy(), (logits[:, 1] - logits[:, 0]).numpy()))
+    return figures
+
+
+def _short(value: int | tuple[str, ...]) -> str:
+    if isinstance(value, int):
+        return str(value)
+    return f"({', '.join(value[:5])}{', ...' if len(value) > 5 else ''})"
