@@ -46,7 +46,7 @@ class Blend(NOSMOG):
         "teacher": {"name": "appnp+gcn+sage"},
         "structure": {"encoder": "laplacian+smoothed"},
         "student": {"input_dropout": 0.2, "structure_dropout": 0.5},
-        "train": {"as_unseen": 0.3, "burn_in": 20, "average": 8.0},
+        "train": {"as_unseen": 0.3, "burn_in": 20, "average": 8.0, "teach_val": False},
     }
 
     mix: float = 1.0

@@ -26,5 +26,5 @@ class BlendFeatures(Blend):
     defaults: ClassVar[Settings] = {
         "teacher": {"name": "appnp+gcn+sage"},
         "student": {"input_dropout": 0.2},
-        "train": {"burn_in": 20, "average": 8.0},
+        "train": {"burn_in": 20, "average": 8.0, "teach_val": False},
     }

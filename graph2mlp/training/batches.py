@@ -14,7 +14,7 @@ from graph2mlp.losses.base import Batch, Partners, TeacherRows
 from graph2mlp.methods.base import Stage
 from graph2mlp.students.base import StudentInput
 
-__all__ = ["EdgeBatch", "EdgeBatches", "NodeBatches", "RowReader", "random_neighbours", "student_inputs"]
+__all__ = ["EdgeBatch", "EdgeBatches", "NodeBatches", "RowReader", "random_neighbours", "student_inputs", "taught_nodes"]
 
 
 def student_inputs(stage: Stage, ids: Tensor) -> StudentInput:
@@ -32,6 +32,8 @@ class RowReader:
         self.stage, self.generator = stage, generator
         self.labels = torch.full((stage.graph.num_nodes,), HIDDEN_LABEL)
         self.labels[stage.graph.split.train] = stage.graph.y[stage.graph.split.train]
+        self.validates = torch.zeros(stage.graph.num_nodes, dtype=torch.bool)
+        self.validates[stage.graph.split.val] = True
         # The last hidden layer is what methods compare with; some teachers have none.
         self.hidden = [list(teacher.hidden.values())[-1:] for teacher in stage.teachers]
         self.practised = stage.structure if stage.train.as_unseen else None
@@ -45,6 +47,8 @@ class RowReader:
     def partners(self, ids: Tensor) -> Partners:
         """A random neighbour of each node `ids [B]`, described as a known node, with a uniform share."""
         others = random_neighbours(*self.stage.graph.in_neighbours, ids, self.generator)
+        if not self.stage.train.teach_val:  # its own soft label in a mixture would teach it, too
+            others = torch.where(self.validates[others], ids, others)
         share = torch.rand(len(ids), 1, generator=self.generator)
         return Partners(student_inputs(self.stage, others), self._teachers(others), share)
 
@@ -68,7 +72,7 @@ class RowReader:
 
 
 class NodeBatches:
-    """Nodes in random order, each once per epoch: the labelled ones, or all observed ones when `every` is set.
+    """Nodes in random order, each once per epoch: the labelled ones, or all taught ones when `every` is set.
 
     An epoch ends after `train.epoch_rows` nodes. What was not reached is not remembered: the next epoch draws anew, so
     that a training goes on from its generator alone.
@@ -83,7 +87,7 @@ class NodeBatches:
     ) -> None:
         self.read, self.generator, self.size = RowReader(stage, generator), generator, stage.train.batch_size
         self.num_nodes = stage.graph.num_nodes
-        self.pool = torch.arange(self.num_nodes) if every else stage.graph.split.train
+        self.pool = taught_nodes(stage) if every else stage.graph.split.train
         self.rows = stage.train.epoch_rows
         self.fanout, self.partners = fanout, partners
         if fanout:
@@ -155,6 +159,14 @@ class EdgeBatches:
             ids, where = torch.unique(torch.cat([source, neighbour, negative]), return_inverse=True)
             parts = where.chunk(3)
             yield EdgeBatch(self.read(ids), parts[0], parts[1], parts[2], labelled=len(labelled))
+
+
+def taught_nodes(stage: Stage) -> Tensor:
+    """Positions of the nodes whose soft labels the student learns: all observed ones, or all but those that validate."""
+    taught = torch.ones(stage.graph.num_nodes, dtype=torch.bool)
+    if not stage.train.teach_val:
+        taught[stage.graph.split.val] = False
+    return torch.nonzero(taught).squeeze(1)
 
 
 def random_neighbours(pointer: Tensor, neighbours: Tensor, ids: Tensor, generator: torch.Generator) -> Tensor:
