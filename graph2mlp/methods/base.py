@@ -50,8 +50,8 @@ class TrainConfig:
     as_unseen: float = 0.0
     """Share of training rows whose structure is that of an unseen node: the mean of its neighbours, not its own."""
     teach_val: bool = True
-    """Whether validation nodes are taught the soft labels, like all observed nodes. If not, the epoch is chosen on nodes
-    that the student meets as it will meet new ones; where there are few nodes, it misses them."""
+    """Whether the soft labels of validation nodes are learned, like those of all observed nodes. If not, the epoch is
+    chosen on nodes that the student meets as it will meet new ones; where there are few nodes, it misses them."""
     average: float = 0.0
     """Keep an average of the weights over the last 1 / (average + 1) of the steps so far (see `WeightAverage`); 0 keeps
     the weights themselves."""

@@ -14,7 +14,15 @@ from graph2mlp.losses.base import Batch, Partners, TeacherRows
 from graph2mlp.methods.base import Stage
 from graph2mlp.students.base import StudentInput
 
-__all__ = ["EdgeBatch", "EdgeBatches", "NodeBatches", "RowReader", "random_neighbours", "student_inputs", "taught_nodes"]
+__all__ = [
+    "EdgeBatch",
+    "EdgeBatches",
+    "NodeBatches",
+    "RowReader",
+    "random_neighbours",
+    "student_inputs",
+    "taught_nodes",
+]
 
 
 def student_inputs(stage: Stage, ids: Tensor) -> StudentInput:
@@ -162,7 +170,7 @@ class EdgeBatches:
 
 
 def taught_nodes(stage: Stage) -> Tensor:
-    """Positions of the nodes whose soft labels the student learns: all observed ones, or all but those that validate."""
+    """Positions of the nodes whose soft labels are learned: all observed ones, or all but those that validate."""
     taught = torch.ones(stage.graph.num_nodes, dtype=torch.bool)
     if not stage.train.teach_val:
         taught[stage.graph.split.val] = False
