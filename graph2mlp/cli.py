@@ -119,8 +119,10 @@ def distill(
         from graph2mlp.config import resolve_config
         from graph2mlp.console import Reporter
         from graph2mlp.distill import distill as run_pipeline
+        from graph2mlp.ranks import distill_in_ranks
         from graph2mlp.seeds import distill_seeds
         from graph2mlp.summary import deploy_table, result_table
+        from graph2mlp.training import parallel
 
         if device not in ("auto", "cpu"):
             raise ConfigError(f"Cannot train on device '{device}': this version trains on the CPU. Use --device cpu.")
@@ -148,7 +150,13 @@ def distill(
         how: dict[str, Any] = {"knowledge_files": knowledge or (), "reporter": Reporter()}
         how |= {"force": force, "resume": resume}
         with _one_line_errors(out):
-            if seeds is None:
+            if parallel.launched():
+                if seeds is not None:
+                    raise ConfigError("torchrun trains one run; give --seed instead of --seeds.")
+                if (run := distill_in_ranks(settings, out, **how)) is None:
+                    raise typer.Exit
+                result = run.result
+            elif seeds is None:
                 result = run_pipeline(settings, out, **how).result
             else:
                 result = distill_seeds(settings, seeds, out, **how)

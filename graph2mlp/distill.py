@@ -35,13 +35,14 @@ from graph2mlp.teachers.load_own import save_own_teacher
 from graph2mlp.teachers.models import Teacher
 from graph2mlp.teachers.own import OwnTeacher
 from graph2mlp.threads import torch_threads, training_threads
+from graph2mlp.training import parallel
 from graph2mlp.training.checkpoint import Checkpoint
 from graph2mlp.training.journal import Journal
 from graph2mlp.training.loop import EpochLog
 from graph2mlp.training.metrics import accuracy
 from graph2mlp.training.student import train_student
 
-__all__ = ["Inputs", "distill", "read_inputs"]
+__all__ = ["Inputs", "distill", "read_inputs", "student_stage"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,26 +101,15 @@ def _run_stages(config: RunConfig, inputs: Inputs, out: Path, reporter: Reporter
     journal = Journal(out / "metrics.jsonl")
     teaching = _teach(config, inputs, out, journal, reporter)
     table, structure_cost = _structure(config, observed, graph.num_nodes, out, reporter)
-    stage = Stage(
-        graph=observed,
-        teachers=teaching.knowledge,
-        structure=table,
-        train=config.train,
-        seed=config.seed,
-        loss=config.loss,
-    )
-    spec = StudentSpec(
-        features=graph.num_features,
-        structure=table.width if table else 0,
-        classes=graph.num_classes,
-        **asdict(config.student),
-    )
+    stage, spec = student_stage(config, inputs, teaching.knowledge, table)
     # A mini-batch is small whatever the graph: threads would meet after each of its operations.
     threads = training_threads(observed) if config.hyper.whole_graph_steps else 1
     with torch_threads(threads), reporter.training(f"student ({config.method})", config.train.epochs) as progress:
         checkpoint = Checkpoint(out / "checkpoint" / "student.safetensors")
         logs = {"log": journal.stage("student", progress), "first_log": journal.stage("student, first stage", progress)}
-        student, fitted = train_student(config.hyper, spec, stage, **logs, checkpoint=checkpoint)
+        parallel.call_crew()
+        with parallel.together():
+            student, fitted = train_student(config.hyper, spec, stage, **logs, checkpoint=checkpoint)
     save_student(student, out / "student.safetensors")
     control = _control(config, spec, stage, out, journal, reporter)
     save_student(control, out / "mlp.safetensors")
@@ -138,6 +128,27 @@ def _run_stages(config: RunConfig, inputs: Inputs, out: Path, reporter: Reporter
     result, details = run_result(config, made)
     write_json(out / "breakdown.json", details)
     write_json(out / "result.json", result)
+
+
+def student_stage(
+    config: RunConfig, inputs: Inputs, knowledge: tuple[TeacherKnowledge, ...], table: StructureTable | None
+) -> tuple[Stage, StudentSpec]:
+    """What the student learns from, and what it is like."""
+    stage = Stage(
+        graph=inputs.observed,
+        teachers=knowledge,
+        structure=table,
+        train=config.train,
+        seed=config.seed,
+        loss=config.loss,
+    )
+    spec = StudentSpec(
+        features=inputs.graph.num_features,
+        structure=table.width if table else 0,
+        classes=inputs.graph.num_classes,
+        **asdict(config.student),
+    )
+    return stage, spec
 
 
 def _teach(config: RunConfig, inputs: Inputs, out: Path, journal: Journal, reporter: Reporter) -> _Teaching:

@@ -29,7 +29,7 @@ LAYERS = [
     {"config", "cards", "deployed", "evaluation", "fcr", "run", "summary", "latency_summary", "breakdown", "report"},
     {"run_folder", "run_inputs"},
     {"results"},
-    {"distill", "seeds", "export", "graph_facts", "inspection"},
+    {"distill", "ranks", "seeds", "export", "graph_facts", "inspection"},
     {"latency_contender", "latency_cold", "latency_teacher"},
     {"latency", "latency_table"},
     {"cli", "demo"},

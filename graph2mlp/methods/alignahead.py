@@ -55,6 +55,7 @@ class Alignahead(Method):
     )
     needs_teacher: ClassVar[bool] = False
     # Three hidden layers: with fewer, the two offsets are the same.
+    divisible: ClassVar[bool] = False
     defaults: ClassVar[Settings] = {"student": {"layers": 4}}
 
     peers: int = 2

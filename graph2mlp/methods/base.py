@@ -127,6 +127,9 @@ class Method:
         """The method's name on the command line, which is also the group of its settings."""
         return next(name for name, path in METHODS.items() if path == f"{cls.__module__}:{cls.__name__}")
 
+    divisible: ClassVar[bool] = True
+    """Whether several processes can share each batch (see `training.parallel`): one player, over batches of nodes."""
+
     def prepare(self, stage: Stage) -> Stage:
         """Change what the student learns from, before it is built (positions, generated graphs, assistants)."""
         return stage

@@ -56,6 +56,7 @@ class ColdBrew(Method):
         "The node's own features. The bank ships inside the bundle, N x D_T numbers (M x D_T with bank=kmeans), and "
         "every request scans it once: O(N D_T)."
     )
+    divisible: ClassVar[bool] = False
     defaults: ClassVar[Settings] = {"teacher": {"name": "gcn_se"}, "train": {"burn_in": 20}}
 
     neighbours: int = 2

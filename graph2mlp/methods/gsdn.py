@@ -43,6 +43,7 @@ class GSDN(Method):
         "arXiv 2210.02097; A Teacher-Free Graph Knowledge Distillation Framework with Dual Self-Distillation, TKDE 2024"
     )
     needs_teacher: ClassVar[bool] = False
+    divisible: ClassVar[bool] = False
     defaults: ClassVar[Settings] = {"student": {"hidden": 512, "dropout": 0.5, "norm": "batch"}}
 
     rho: float = 0.7

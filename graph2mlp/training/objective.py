@@ -14,6 +14,7 @@ from graph2mlp.kernels.pgd_perturb import kept_statistics, signed_step
 from graph2mlp.losses.base import Batch, LossTerms, Partners, TeacherRows
 from graph2mlp.methods.base import Stage, Team
 from graph2mlp.students.base import Student, StudentOutput
+from graph2mlp.training import parallel
 from graph2mlp.training.batches import NodeBatches
 from graph2mlp.training.players import Player, adam
 
@@ -152,7 +153,9 @@ def single_player(student: Student, stage: Stage, generator: torch.Generator, ob
     _check_needs(needs, stage)
     everything = nn.ModuleDict({"student": student, "heads": objective.heads})
     optimizer = adam(everything, lr=stage.train.lr, weight_decay=stage.train.weight_decay)
-    player: Player[Batch] = Player("student", objective, [optimizer], {"student": student, "heads": objective.heads})
+    modules: dict[str, nn.Module] = {"student": student, "heads": objective.heads}
+    averaged = parallel.gradient_average(everything)
+    player: Player[Batch] = Player("student", objective, [optimizer], modules, after_backward=averaged)
     fanout = stage.loss.fanout if "edges" in needs else 0
     every, partners = needs != {"labels"}, objective.mixing > 0
     return Team([player], NodeBatches(stage, generator, every=every, fanout=fanout, partners=partners))

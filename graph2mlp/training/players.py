@@ -28,6 +28,8 @@ class Player(Generic[B]):
     """What the player trains; checkpointed with the optimisers."""
     every: int = 1
     """It acts on every n-th batch."""
+    after_backward: Callable[[B], None] | None = None
+    """What becomes of the gradients before the optimisers see them."""
 
     def step(self, batch: B) -> dict[str, Tensor]:
         """One update; returns the terms, detached."""
@@ -36,6 +38,8 @@ class Player(Generic[B]):
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(sum(values[1:], values[0]))
+        if self.after_backward is not None:
+            self.after_backward(batch)
         for optimizer in self.optimizers:
             optimizer.step()
         return {name: value.detach() for name, value in terms.items()}

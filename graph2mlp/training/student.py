@@ -12,6 +12,7 @@ from graph2mlp.methods.base import Method, Stage, Team
 from graph2mlp.structure.requests import neighbour_requests
 from graph2mlp.structure.table import StructureTable
 from graph2mlp.students.base import Student, StudentInput, StudentOutput, StudentSpec
+from graph2mlp.training import parallel
 from graph2mlp.training.average import WeightAverage
 from graph2mlp.training.checkpoint import Checkpoint
 from graph2mlp.training.loop import EpochLog, Fitted, fit, silent
@@ -50,7 +51,7 @@ def train_student(
         if team is None:
             team = single_player(student, stage, generator, DistillObjective(student, terms))
         if team.evaluate is None:
-            team = replace(team, evaluate=validation_score(student, stage))
+            team = replace(team, evaluate=parallel.agreed(validation_score(student, stage)))
         fitted = _fit(student, team, stage, generator, log, checkpoint, burn_in=stage.train.burn_in)
         if spent is not None:
             seconds, cpu = fitted.seconds + spent.seconds, fitted.cpu_seconds + spent.cpu_seconds
