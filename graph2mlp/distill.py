@@ -141,6 +141,7 @@ def student_stage(
         train=config.train,
         seed=config.seed,
         loss=config.loss,
+        new_nodes=config.setting == "production",
     )
     spec = StudentSpec(
         features=inputs.graph.num_features,

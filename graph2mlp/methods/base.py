@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import torch
 
@@ -49,9 +49,10 @@ class TrainConfig:
     """Epochs at the start that are never kept: with few validation nodes an early one can score best by luck."""
     as_unseen: float = 0.0
     """Share of training rows whose structure is that of an unseen node: the mean of its neighbours, not its own."""
-    teach_val: bool = True
-    """Whether the soft labels of validation nodes are learned, like those of all observed nodes. If not, the epoch is
-    chosen on nodes that the student meets as it will meet new ones; where there are few nodes, it misses them."""
+    teach_val: Literal["always", "known", "never"] = "always"
+    """Whether the soft labels of validation nodes are learned, like those of all observed nodes. The epoch is chosen on
+    these nodes, so they should be met as those that will be asked: known means learned in the transductive setting,
+    where all nodes are known, and not in the production setting, where new ones come."""
     average: float = 0.0
     """Keep an average of the weights over the last 1 / (average + 1) of the steps so far (see `WeightAverage`); 0 keeps
     the weights themselves."""
@@ -86,6 +87,13 @@ class Stage:
     train: TrainConfig
     seed: int
     loss: LossConfig = field(default_factory=LossConfig)
+    new_nodes: bool = False
+    """Whether the student is also meant for nodes that are not in the graph yet (the production setting)."""
+
+    @property
+    def teaches_val(self) -> bool:
+        """Whether validation nodes are among those whose soft labels are learned."""
+        return self.train.teach_val == "always" or (self.train.teach_val == "known" and not self.new_nodes)
 
     @property
     def teacher_width(self) -> int:

@@ -31,7 +31,8 @@ class Blend(NOSMOG):
     - the student learns the soft labels of points between neighbours, `x` and `q` mixed alike, of which there are more
       than nodes (mixup, Zhang et al., ICLR 2018, along edges);
     - an average of the weights is deployed, not where the last step landed;
-    - validation nodes are not taught, so that the epoch is chosen on nodes the student meets as it will meet new ones.
+    - where new nodes are to be answered (production), validation nodes are not taught, so that the epoch is chosen on
+      nodes the student meets as it will meet new ones.
 
     Shapes: `x [B, F]`, `q [B, P]`, logits `[B, C]`. One set of settings for all graphs. The last three points and both
     dropouts were chosen on those validation nodes, epoch and accuracy on different halves of them (production, mean of
@@ -45,7 +46,7 @@ class Blend(NOSMOG):
         "teacher": {"name": "appnp+gcn+sage"},
         "structure": {"encoder": "laplacian+smoothed"},
         "student": {"dropout": 0.2, "input_dropout": 0.2, "structure_dropout": 0.5},
-        "train": {"as_unseen": 0.3, "burn_in": 20, "average": 8.0, "teach_val": False},
+        "train": {"as_unseen": 0.3, "burn_in": 20, "average": 8.0, "teach_val": "known"},
     }
 
     mix: float = 1.0

@@ -26,5 +26,5 @@ class BlendFeatures(Blend):
     defaults: ClassVar[Settings] = {
         "teacher": {"name": "appnp+gcn+sage"},
         "student": {"dropout": 0.2, "input_dropout": 0.2},
-        "train": {"burn_in": 20, "average": 8.0, "teach_val": False},
+        "train": {"burn_in": 20, "average": 8.0, "teach_val": "known"},
     }

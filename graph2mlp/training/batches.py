@@ -56,7 +56,7 @@ class RowReader:
     def partners(self, ids: Tensor) -> Partners:
         """A random neighbour of each node `ids [B]`, described as a known node, with a uniform share."""
         others = random_neighbours(*self.stage.graph.in_neighbours, ids, self.generator)
-        if not self.stage.train.teach_val:  # its own soft label in a mixture would teach it, too
+        if not self.stage.teaches_val:  # its own soft label in a mixture would teach it, too
             others = torch.where(self.validates[others], ids, others)
         share = torch.rand(len(ids), 1, generator=self.generator)
         return Partners(student_inputs(self.stage, others), self._teachers(others), share)
@@ -174,7 +174,7 @@ class EdgeBatches:
 def taught_nodes(stage: Stage) -> Tensor:
     """Positions of the nodes whose soft labels are learned: all observed ones, or all but those that validate."""
     taught = torch.ones(stage.graph.num_nodes, dtype=torch.bool)
-    if not stage.train.teach_val:
+    if not stage.teaches_val:
         taught[stage.graph.split.val] = False
     return torch.nonzero(taught).squeeze(1)
 

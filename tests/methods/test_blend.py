@@ -120,7 +120,7 @@ def test_each_part_takes_part(changed: str, dense_graph: GraphData) -> None:
     )
 
 
-def test_validation_nodes_are_not_taught(dense_graph: GraphData) -> None:
+def test_validation_nodes_are_not_taught_where_new_nodes_come(dense_graph: GraphData) -> None:
     """Neither in turn nor as somebody's partner: the epoch is chosen on nodes the student meets as it meets new ones.
 
     Whatever a teacher says of them, the student learns the same; a method that teaches them notices.
@@ -131,9 +131,10 @@ def test_validation_nodes_are_not_taught(dense_graph: GraphData) -> None:
     logits = said.logits.clone()
     logits[stage.graph.split.val] = -logits[stage.graph.split.val]
     for taught in (False, True):
-        train = replace(config.train, teach_val=taught, epochs=1)
+        train = replace(config.train, epochs=1)
+        again = replace(stage, train=train, new_nodes=not taught)
         weights = [
-            train_student(config.hyper, spec, replace(stage, train=train, teachers=(one,)))[0].state_dict()
+            train_student(config.hyper, spec, replace(again, teachers=(one,)))[0].state_dict()
             for one in (said, replace(said, logits=logits))
         ]
         assert same_weights(*weights) is not taught
