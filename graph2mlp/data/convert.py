@@ -219,11 +219,9 @@ def _one_type(data: Any) -> str:
     types = list(data.node_types)
     labelled = [kind for kind in types if "y" in data[kind]]
     chosen = labelled[0] if labelled else types[0] if types else "paper"
-    own = [edge for edge in data.edge_types if edge[0] == edge[2] == chosen]
-    edges = f"data{list(own[0])!r}" if own else f"data['{chosen}', 'to', '{chosen}'] (make such edges first)"
     return (
-        f"Its node types: {', '.join(map(str, types))}. Save the type to classify with its own edges: "
-        f"Data(x=data['{chosen}'].x, edge_index={edges}.edge_index, y=data['{chosen}'].y)."
+        f"Its node types: {', '.join(map(str, types))}. Make a graph of the one to classify: "
+        f"GraphData.from_hetero(data, '{chosen}').save('{chosen}.npz')"
     )
 
 

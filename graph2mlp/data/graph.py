@@ -150,6 +150,13 @@ class GraphData:
         return graph_from_pyg(data, **options)
 
     @classmethod
+    def from_hetero(cls, data: Any, target: str, metapaths: Sequence[Sequence[str]] = (), **options: Any) -> GraphData:
+        """One node type of a `torch_geometric.data.HeteroData`; see `graph_from_hetero`."""
+        from graph2mlp.data.hetero import graph_from_hetero
+
+        return graph_from_hetero(data, target, metapaths, **options)
+
+    @classmethod
     def from_networkx(cls, graph: Any, features: str | Sequence[str] = "x", **options: Any) -> GraphData:
         """A NetworkX graph with attributes on its nodes; options: see `graph_from_networkx`."""
         from graph2mlp.data.convert import graph_from_networkx
