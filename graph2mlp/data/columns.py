@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from graph2mlp.errors import DataError, require
 
-__all__ = ["TABLES", "Columns", "find_table", "positions_of", "read_columns"]
+__all__ = ["TABLES", "Columns", "find_table", "joined", "positions_of", "read_columns"]
 
 TABLES = (".parquet", ".csv")
 _BLOCK = 8192
@@ -115,7 +115,7 @@ def _read_csv(path: Path, words: Collection[str], needs: Collection[Sequence[str
                 blocks.append(_numbers(cells, [header[index] for index in plain], path, line))
         except (csv.Error, UnicodeDecodeError) as error:
             raise DataError(f"{path} is not a csv file in UTF-8 ({error}). Save it again as comma-separated.") from None
-    columns = {header[index]: _joined(word_blocks[place]) for place, index in enumerate(named)}
+    columns = {header[index]: joined(word_blocks[place]) for place, index in enumerate(named)}
     numbers = np.concatenate(blocks) if blocks else np.empty((0, len(plain)), np.float32)
     return Columns(path, columns, numbers, tuple(header[index] for index in rest))
 
@@ -173,7 +173,8 @@ def _compact(cells: list[str]) -> NDArray[Any]:
     return numbers if bool((numbers.astype(text.dtype) == text).all()) else text
 
 
-def _joined(blocks: list[NDArray[Any]]) -> NDArray[Any]:
+def joined(blocks: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Blocks of one column as one array; as text where one of them is text."""
     if not blocks:
         return np.empty(0, dtype=np.int64)
     if any(block.dtype.kind == "U" for block in blocks):

@@ -1,4 +1,4 @@
-"""A graph in a folder: `nodes.csv` or `nodes.parquet`, and `edges.csv` or `edges.parquet`.
+"""A graph in a folder: `nodes.csv` or `nodes.parquet`, and `edges.csv` or `edges.parquet`; or folders of such files.
 
 Nodes: `id` (any text or whole number; without it a node is called by its row, from 0), `label` (or `y`; words or whole
 numbers, empty where unknown), optionally `split` (train, val, test or empty); every other column is a feature.
@@ -14,22 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graph2mlp.data.arrays import assemble
-from graph2mlp.data.columns import Columns, find_table, positions_of, read_columns
+from graph2mlp.data.columns import Columns, positions_of
 from graph2mlp.data.graph import GraphData
 from graph2mlp.data.labels import encode_labels, split_parts
+from graph2mlp.data.parts import has_table, read_manifest, read_parts
 from graph2mlp.errors import DataError
 
 __all__ = ["is_graph_folder", "read_folder"]
 
 _NODE_WORDS = ("id", "label", "y", "split")
+_STEMS = ("nodes", "edges")
 _ENDS = (("source", "src"), ("target", "dst"))
 
 
 def is_graph_folder(path: Path) -> bool:
     """Whether `path` looks like such a folder: it has a table of nodes or of edges."""
-    return path.is_dir() and any(
-        (path / f"{stem}{suffix}").exists() for stem in ("nodes", "edges") for suffix in (".csv", ".parquet")
-    )
+    return path.is_dir() and any(has_table(path, stem) for stem in _STEMS)
 
 
 def read_folder(folder: Path, seed: int, *, undirected: bool = False) -> GraphData:
@@ -39,9 +39,10 @@ def read_folder(folder: Path, seed: int, *, undirected: bool = False) -> GraphDa
         DataError: a table or column is missing, an id comes twice, or an edge names a node that is not there.
         MissingExtraError: a parquet file, and pyarrow is not installed.
     """
-    nodes_file, edges_file = find_table(folder, "nodes"), find_table(folder, "edges")
-    nodes = read_columns(nodes_file, _NODE_WORDS, needs=[("label", "y")])
-    edges = read_columns(edges_file, [name for names in _ENDS for name in names], needs=_ENDS, others=False)
+    rows = read_manifest(folder, _STEMS)
+    nodes = read_parts(folder, "nodes", _NODE_WORDS, needs=[("label", "y")], rows=rows)
+    ends = [name for names in _ENDS for name in names]
+    edges = read_parts(folder, "edges", ends, needs=_ENDS, others=False, rows=rows)
     label = nodes.first("label", "y")
     if not nodes.number_names:
         there = ", ".join(nodes.words)
