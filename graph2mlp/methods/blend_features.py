@@ -25,6 +25,6 @@ class BlendFeatures(Blend):
     reads_structure: ClassVar[bool] = False
     defaults: ClassVar[Settings] = {
         "teacher": {"name": "appnp+gcn+sage"},
-        "student": {"dropout": 0.2, "input_dropout": 0.2},
+        "student": {"input_dropout": 0.2},
         "train": {"burn_in": 20, "average": 8.0, "teach_val": "known"},
     }

@@ -140,6 +140,14 @@ def test_validation_nodes_are_not_taught_where_new_nodes_come(dense_graph: Graph
         assert same_weights(*weights) is not taught
 
 
+def test_dropout_follows_the_features(tiny_graph: GraphData) -> None:
+    """Bags of words keep the general dropout; the weights file says what was trained."""
+    student = run_method("blend", tiny_graph, overrides=["student.dropout=0.4", "blend.dense_dropout=0.3"]).student
+    assert student.spec.dropout == (0.4 if tiny_graph.is_sparse else 0.3)
+    with pytest.raises(ConfigError, match=r"blend.dense_dropout must be in \[0, 1\) \(got 1.0\)"):
+        small_config("blend", overrides=["blend.dense_dropout=1.0"])
+
+
 def test_features_alone(dense_graph: GraphData) -> None:
     """No table is computed, and none is asked for."""
     trained = run_method("blend_features", dense_graph)
