@@ -37,10 +37,10 @@ class Blend(NOSMOG):
     Shapes: `x [B, F]`, `q [B, P]`, logits `[B, C]`. One set of settings for all graphs. The last three points and the
     dropouts were chosen on those validation nodes, epoch and accuracy on different halves of them (production, mean of
     the three forms of request): Cora, eight seeds, 78.4 -> 79.4 %; Amazon Computers, two seeds, 84.9 -> 87.2 %, with a
-    dropout of 0.5 84.6. On Cora 0.2 and 0.5 are level (79.5, 79.4), so the general 0.5 is kept for bags of words; that it
-    does better on the test nodes of Cora and CiteSeer was seen. The other points were chosen earlier on Cora, CiteSeer
-    and digits with their test figures in view. The teachers' weights are fitted on the validation nodes, so the
-    teacher's own validation accuracy is a little too good.
+    dropout of 0.5 84.6. On Cora 0.2 and 0.5 are level (79.5, 79.4), so bags of words keep the general 0.5; that it does
+    better on the test nodes of Cora and CiteSeer was seen. The other points were chosen earlier on Cora, CiteSeer and
+    digits with their test figures in view. The teachers' weights are fitted on the validation nodes, so the teacher's
+    own validation accuracy is a little too good.
     """
 
     paper: ClassVar[str] = "ours; the objective is that of NOSMOG (Tian et al., ICLR 2023) and mixup along edges"
@@ -52,8 +52,8 @@ class Blend(NOSMOG):
     }
 
     dense_dropout: float = 0.2
-    """Dropout after each activation where features are dense, in place of `student.dropout`, which is for bags of words:
-    many words and few nodes are learned by heart more easily."""
+    """Dropout after each activation where features are dense, in place of `student.dropout`, which is for bags of
+    words: many words and few nodes are learned by heart more easily."""
     mix: float = 1.0
     """Weight of the soft labels between a node and a neighbour; 0 leaves them out."""
 
