@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ def answer_in_workers(bundle: Path, shards: Sequence[Path], out: Path, *, worker
         for _ in range(min(workers, len(shards))):
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(theirs, bundle, out, os.getpid()), daemon=True)
-            process.start()
+            with _interrupts_held_back():
+                process.start()
             theirs.close()  # so that the end of the process is the end of the pipe
             processes.append(process)
             ours.send(path := waiting.pop())
@@ -51,6 +53,19 @@ def answer_in_workers(bundle: Path, shards: Sequence[Path], out: Path, *, worker
             process.terminate()
         for process in processes:
             process.join()
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """A process that is started in here never hears Ctrl-C, not even before it can say so; this one hears it after."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _result(connection: Connection) -> int:

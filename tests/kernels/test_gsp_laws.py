@@ -181,7 +181,8 @@ def test_layout_does_not_matter(path: Any) -> None:
     student, teacher = pair_of(30, 6, 6)
     loss = partial(gsp, kernel="rbf")
     with use(path):
-        want = float(loss(student, teacher))
+        # Some processors multiply a transposed matrix in another order of sums.
+        want = pytest.approx(float(loss(student, teacher)), rel=1e-6)
         assert float(loss(student.T.contiguous().T, teacher)) == want
         assert float(loss(torch.cat([student, student], 1)[:, :6], teacher.repeat(2, 1)[:30])) == want
         assert float(loss(torch.ones(1, 6).expand(30, 6), torch.ones(1, 3).expand(30, 3))) == 0
