@@ -24,8 +24,8 @@ from graph2mlp.data.heterophilous import geom_gcn_files, read_geom_gcn, read_pla
 from graph2mlp.data.npz import read_graph, read_raw
 from graph2mlp.data.ogb import download_ogb, read_ogb
 from graph2mlp.data.planetoid import read_planetoid
-from graph2mlp.data.splits import per_class_split
-from graph2mlp.data.twitch import COUNTRIES, random_split, read_twitch
+from graph2mlp.data.splits import per_class_split, random_split
+from graph2mlp.data.twitch import COUNTRIES, read_twitch
 from graph2mlp.errors import DataError, suggest
 
 __all__ = ["data_root", "dataset_names", "is_graph_path", "load_graph"]

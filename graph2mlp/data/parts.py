@@ -69,9 +69,9 @@ def read_parts(
     parts = []
     for file in files:
         part = read_columns(file, words, needs=needs, others=others)
-        if rows is not None and len_of(part) != rows[str(file.relative_to(folder))]:
-            wanted = rows[str(file.relative_to(folder))]
-            raise DataError(f"{file} has {len_of(part)} rows, but {MANIFEST} says {wanted}. Write it again.")
+        wanted = len(part) if rows is None else rows[str(file.relative_to(folder))]
+        if len(part) != wanted:
+            raise DataError(f"{file} has {len(part)} rows, but {MANIFEST} says {wanted}. Write it again.")
         parts.append(part)
     first = parts[0]
     for part in parts[1:]:
@@ -82,11 +82,6 @@ def read_parts(
         return first
     columns = {name: joined([part.words[name] for part in parts]) for name in first.words}
     return Columns(folder / stem, columns, np.concatenate([part.numbers for part in parts]), first.number_names)
-
-
-def len_of(part: Columns) -> int:
-    """Rows of a table, also of one whose numbers were not read."""
-    return len(next(iter(part.words.values()))) if part.words else len(part)
 
 
 def _files(folder: Path, stem: str) -> list[Path]:

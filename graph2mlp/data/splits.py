@@ -10,7 +10,7 @@ from torch import Tensor
 
 from graph2mlp.errors import DataError
 
-__all__ = ["Split", "per_class_split", "production_split"]
+__all__ = ["Split", "per_class_split", "production_split", "random_split"]
 
 _EMPTY = torch.empty(0, dtype=torch.long)
 
@@ -102,6 +102,13 @@ def per_class_split(
     val_ids = each_class(val or 0) if val_total is None else draw(val_total, rest(), "The graph")
     parts = (train_ids, val_ids, rest())
     return Split(*(torch.from_numpy(np.sort(part)).long() for part in parts))
+
+
+def random_split(nodes: int, seed: int, *, train: float = 0.6, val: float = 0.2) -> Split:
+    """A random `train` share of all `nodes`, then a `val` share, by `seed`; all others test."""
+    order = torch.randperm(nodes, generator=torch.Generator().manual_seed(seed))
+    first, second = int(train * nodes), int((train + val) * nodes)
+    return Split(*(part.sort().values for part in (order[:first], order[first:second], order[second:])))
 
 
 def production_split(split: Split, seed: int, *, rate: float = 0.2) -> Split:

@@ -10,13 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
-import torch
 
 from graph2mlp.data.npz import RawGraph, load_arrays
-from graph2mlp.data.splits import Split
 from graph2mlp.errors import DataError
 
-__all__ = ["COUNTRIES", "random_split", "read_twitch"]
+__all__ = ["COUNTRIES", "read_twitch"]
 
 COUNTRIES = ("DE", "EN", "ES", "FR", "PT", "RU")
 
@@ -47,10 +45,3 @@ def read_twitch(path: Path) -> RawGraph:
     adjacency = sp.csr_matrix((np.ones(len(edges), np.float32), (edges[:, 0], edges[:, 1])), (count, count))
     x = features.astype(np.float32)
     return RawGraph(adjacency, sp.csr_matrix(x), labels.astype(np.int64), _CLASSES).undirected()
-
-
-def random_split(nodes: int, seed: int, *, train: float = 0.6, val: float = 0.2) -> Split:
-    """A random `train` share of the nodes, then a `val` share; all others test."""
-    order = torch.randperm(nodes, generator=torch.Generator().manual_seed(seed))
-    first, second = int(train * nodes), int((train + val) * nodes)
-    return Split(*(part.sort().values for part in (order[:first], order[first:second], order[second:])))

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from graph2mlp.data.datasets import load_graph
-from graph2mlp.data.twitch import random_split, read_twitch
+from graph2mlp.data.splits import random_split
+from graph2mlp.data.twitch import read_twitch
 from graph2mlp.errors import DataError
 
 
