@@ -200,16 +200,21 @@ def commit() -> str:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False).stdout.strip()
 
 
+def add_job_options(parser: argparse.ArgumentParser, *, methods: str, seeds: int, csv: Path | None) -> None:
+    """The options that every script of runs has; `csv` is the file it fills."""
+    parser.add_argument("--methods", default=methods)
+    parser.add_argument("--teachers", default="", help="each method's own unless named")
+    parser.add_argument("--seeds", type=int, default=seeds)
+    parser.add_argument("--set", action="append", default=[], metavar="GROUP.KEY=VALUE")
+    parser.add_argument("--root", default=None)
+    parser.add_argument("--csv", type=Path, default=csv, help="file of the rows; default: one in bench/results")
+
+
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--graphs", default="digits,cpf:cora,cpf:citeseer")
     parser.add_argument("--settings", default="transductive,production")
-    parser.add_argument("--methods", default="blend,nosmog,glnn,lsp,gsp,g_crd,gsdn")
-    parser.add_argument("--teachers", default="", help="each method's own unless named")
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--set", action="append", default=[], metavar="GROUP.KEY=VALUE")
-    parser.add_argument("--root", default=None)
-    parser.add_argument("--csv", type=Path, help="default: bench/results/accuracy.csv")
+    add_job_options(parser, methods="blend,nosmog,glnn,lsp,gsp,g_crd,gsdn", seeds=10, csv=None)
     parser.add_argument("--quick", action="store_true", help="two graphs, the main methods, two seeds: minutes")
     parser.add_argument("--summary", action="store_true", help="run nothing")
     parser.add_argument("--baseline", default="glnn", metavar="METHOD[:TEACHER]", help="what all are compared with")

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.accuracy import RESULTS, Job, commit, jobs_of, run_missing, trained_run
+from bench.accuracy import RESULTS, Job, add_job_options, commit, jobs_of, run_missing, trained_run
 from bench.rows import RowFile
 from graph2mlp.console import Reporter
 from graph2mlp.data.graph import GraphData, csr_neighbours
@@ -46,12 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--graphs", default="cpf:cora")
     parser.add_argument("--settings", default="transductive,production")
-    parser.add_argument("--methods", default="blend,nosmog,glnn")
-    parser.add_argument("--teachers", default="", help="each method's own unless named")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--set", action="append", default=[], metavar="GROUP.KEY=VALUE")
-    parser.add_argument("--root", default=None)
-    parser.add_argument("--csv", type=Path, default=RESULTS / "robustness.csv")
+    add_job_options(parser, methods="blend,nosmog,glnn", seeds=3, csv=RESULTS / "robustness.csv")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     try:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from bench.accuracy import RESULTS, Job, commit, jobs_of, run_missing, trained_run
+from bench.accuracy import RESULTS, Job, add_job_options, commit, jobs_of, run_missing, trained_run
 from bench.rows import RowFile
 from graph2mlp.console import Reporter
 from graph2mlp.data.twitch import COUNTRIES
@@ -33,12 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the CSV does not hold yet; 1 when a run failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--learn", default="DE", choices=COUNTRIES)
-    parser.add_argument("--methods", default="blend,blend_features,glnn")
-    parser.add_argument("--teachers", default="", help="each method's own unless named")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--set", action="append", default=[], metavar="GROUP.KEY=VALUE")
-    parser.add_argument("--root", default=None)
-    parser.add_argument("--csv", type=Path, default=RESULTS / "twitch.csv")
+    add_job_options(parser, methods="blend,blend_features,glnn", seeds=3, csv=RESULTS / "twitch.csv")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     others = [f"twitch:{country}" for country in COUNTRIES if country != given.learn]

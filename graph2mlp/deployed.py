@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ def read_deployed(config: RunConfig, graph: GraphData) -> tuple[GraphData, ...]:
                     f"--deploy {name}: it has {what} {_short(its)}, but '{graph.name}', which is learned from, has "
                     f"{_short(mine)}. Both graphs need the same, in the same order."
                 )
-        found.append(replace(other, name=name if ":" in name else other.name))
+        found.append(other)
     return tuple(found)
 
 

@@ -22,7 +22,6 @@ __all__ = [
     "RowReader",
     "random_neighbours",
     "student_inputs",
-    "taught_nodes",
 ]
 
 
@@ -41,8 +40,8 @@ class RowReader:
         self.stage, self.generator = stage, generator
         self.labels = torch.full((stage.graph.num_nodes,), HIDDEN_LABEL)
         self.labels[stage.graph.split.train] = stage.graph.y[stage.graph.split.train]
-        self.validates = torch.zeros(stage.graph.num_nodes, dtype=torch.bool)
-        self.validates[stage.graph.split.val] = True
+        self.taught = torch.ones(stage.graph.num_nodes, dtype=torch.bool)
+        self.taught[stage.graph.split.val] = stage.teaches_val
         # The last hidden layer is what methods compare with; some teachers have none.
         self.hidden = [list(teacher.hidden.values())[-1:] for teacher in stage.teachers]
         self.practised = stage.structure if stage.train.as_unseen else None
@@ -56,8 +55,7 @@ class RowReader:
     def partners(self, ids: Tensor) -> Partners:
         """A random neighbour of each node `ids [B]`, described as a known node, with a uniform share."""
         others = random_neighbours(*self.stage.graph.in_neighbours, ids, self.generator)
-        if not self.stage.teaches_val:  # its own soft label in a mixture would teach it, too
-            others = torch.where(self.validates[others], ids, others)
+        others = torch.where(self.taught[others], others, ids)  # a soft label in a mixture is taught, too
         share = torch.rand(len(ids), 1, generator=self.generator)
         return Partners(student_inputs(self.stage, others), self._teachers(others), share)
 
@@ -96,7 +94,7 @@ class NodeBatches:
     ) -> None:
         self.read, self.generator, self.size = RowReader(stage, generator), generator, stage.train.batch_size
         self.num_nodes = stage.graph.num_nodes
-        self.pool = taught_nodes(stage) if every else stage.graph.split.train
+        self.pool = torch.nonzero(self.read.taught).squeeze(1) if every else stage.graph.split.train
         self.rows = stage.train.epoch_rows
         self.fanout, self.partners = fanout, partners
         if fanout:
@@ -169,14 +167,6 @@ class EdgeBatches:
             ids, where = torch.unique(torch.cat([source, neighbour, negative]), return_inverse=True)
             parts = where.chunk(3)
             yield EdgeBatch(self.read(ids), parts[0], parts[1], parts[2], labelled=len(labelled))
-
-
-def taught_nodes(stage: Stage) -> Tensor:
-    """Positions of the nodes whose soft labels are learned: all observed ones, or all but those that validate."""
-    taught = torch.ones(stage.graph.num_nodes, dtype=torch.bool)
-    if not stage.teaches_val:
-        taught[stage.graph.split.val] = False
-    return torch.nonzero(taught).squeeze(1)
 
 
 def random_neighbours(pointer: Tensor, neighbours: Tensor, ids: Tensor, generator: torch.Generator) -> Tensor:

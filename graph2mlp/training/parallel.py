@@ -3,7 +3,7 @@
 Started by `torchrun --nproc-per-node N -m graph2mlp distill ...`. All ranks hold the same weights and see the same
 order of nodes, which rank 0 draws. A term that is a mean over rows is what one process computes, up to the order of
 sums (and to the random numbers of dropout, which differ); a term over pairs of rows sees the pairs within a rank's
-share. Nothing here does anything outside `together()`.
+share, and true labels are averaged within it. Nothing here does anything outside `together()`.
 """
 
 from __future__ import annotations
@@ -88,8 +88,10 @@ def together() -> Iterator[None]:
 
 
 def shared_epoch(order: Tensor, generator: torch.Generator) -> Tensor:
-    """Rank 0's `order` of an epoch, for all; random numbers of the others then follow from rank 0's, so that a run goes
-    on from rank 0's generator alone."""
+    """Rank 0's `order [n]` of an epoch, for all.
+
+    The random numbers of the other ranks then follow from rank 0's `generator`, so that a run goes on from it alone.
+    """
     if not _active:
         return order
     ahead = torch.Generator()  # a copy: rank 0 draws the orders that it would draw alone
@@ -104,7 +106,11 @@ def shared_epoch(order: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def own_part(ids: Tensor) -> Tensor:
-    """This rank's share of a batch."""
+    """This rank's share, about `[B / ranks]`, of a batch `ids [B]`.
+
+    Raises:
+        MethodError: there are fewer rows than ranks.
+    """
     if not _active:
         return ids
     ranks = dist.get_world_size()
