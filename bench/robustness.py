@@ -29,10 +29,10 @@ from bench.accuracy import RESULTS, Job, add_job_options, commit, jobs_of, run_m
 from bench.rows import RowFile
 from graph2mlp.console import Reporter
 from graph2mlp.data.graph import GraphData, csr_neighbours
+from graph2mlp.data.targets import Classes
 from graph2mlp.errors import Graph2MLPError
 from graph2mlp.evaluation import teacher_answer
 from graph2mlp.run import Run
-from graph2mlp.training.metrics import accuracy
 from graph2mlp.training.student import answer
 
 NOISE = tuple(round(0.1 * step, 1) for step in range(11))
@@ -146,7 +146,7 @@ def _ask(run: Run, graph: GraphData, ids: Tensor, *, cold: bool = False) -> dict
         found["mlp"] = answer(control, graph, None, ids)
     return {
         "nodes": len(ids),
-        **{f"{who}_accuracy": round(accuracy(logits, labels), 5) for who, logits in found.items()},
+        **{f"{who}_accuracy": round(Classes().score(logits, labels), 5) for who, logits in found.items()},
     }
 
 

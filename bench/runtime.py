@@ -1,9 +1,12 @@
 """What the runtime costs beside what the hardware allows: `python -m bench.runtime`.
 
-Students with random weights (times do not depend on them) of three shapes, asked by onnxruntime and by numpy in one
-interleaved run, with one thread. `floor_us` is the time to read every number that a batch needs once, at the rate this
-machine reads an array of that size, or to do its multiplications at the rate of a large matrix product, whichever is
-longer. No CPU program is faster; what is above it is dispatch of operators and intermediate results.
+Students with random weights (times do not depend on them), asked by onnxruntime and by numpy in one interleaved run,
+with one thread. Beside them the straight export of the same layers: features and positions in one dense row, one
+`Gemm` per layer; it looks no positions up and makes no probabilities, so it does less.
+
+`floor_us` is the time to read every number that a batch needs once, at the rate this machine reads an array of that
+size, or to do its multiplications at the rate of a large matrix product, whichever is longer. No CPU program is faster;
+what is above it is dispatch of operators and intermediate results.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import os
 import tempfile
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +24,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy reads it once, when 
 
 import numpy as np
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import GraphProto, TensorProto, helper, numpy_helper
 
 from bench.big_table import write_rows
 from graph2mlp.export.ort_engine import OnnxruntimeEngine
@@ -84,8 +88,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             bundle = make_bundle(shape, Path(folder) / "bundle")
             engines = {name: Predictor(bundle, engine=name) for name in ("onnxruntime", "numpy")}
+            peer = straight_export(shape)
             for batch in shape.batches:
-                rows += measure_batch(shape, engines, batch, given.seconds)
+                rows += measure_batch(shape, engines, peer, batch, given.seconds)
     write_rows(given.csv, rows)
 
 
@@ -139,8 +144,28 @@ def requests_of(shape: Shape, count: int) -> Requests:
     return Requests(indices=indices, neighbors=neighbors)
 
 
-def measure_batch(shape: Shape, engines: dict[str, Predictor], batch: int, seconds: float) -> list[dict[str, Any]]:
-    """Both engines, the network alone and with the checks of `predict`, in turns."""
+def straight_export(shape: Shape) -> OnnxruntimeEngine:
+    """What an export of the torch module gives: `x [B, F + S]` through one `Gemm` per layer."""
+    rng = np.random.default_rng(0)
+    widths = [shape.features + shape.structure, *[shape.hidden] * (shape.layers - 1), shape.classes]
+    nodes, weights, name = [], [], "x"
+    for layer, (read, written) in enumerate(pairwise(widths)):
+        parts = {"weight": (written, read), "bias": (written,)}
+        named = {f"{part}{layer}": rng.normal(size=size) / read**0.5 for part, size in parts.items()}
+        weights += [numpy_helper.from_array(array.astype(np.float32), key) for key, array in named.items()]
+        last = layer == shape.layers - 1
+        nodes.append(helper.make_node("Gemm", [name, *named], ["logits" if last else f"sum{layer}"], transB=1))
+        name = f"hidden{layer}"
+        nodes += [] if last else [helper.make_node("Relu", [f"sum{layer}"], [name])]
+    info = {"x": widths[0], "logits": widths[-1]}
+    given, found = (helper.make_tensor_value_info(key, TensorProto.FLOAT, ["B", size]) for key, size in info.items())
+    return engine_of(helper.make_graph(nodes, "straight", [given], [found], weights))
+
+
+def measure_batch(
+    shape: Shape, engines: dict[str, Predictor], peer: OnnxruntimeEngine, batch: int, seconds: float
+) -> list[dict[str, Any]]:
+    """Both engines, the network alone and with the checks of `predict`, and the straight export, in turns."""
     requests = requests_of(shape, batch).trim()
     arrays = {
         name: array
@@ -151,6 +176,10 @@ def measure_batch(shape: Shape, engines: dict[str, Predictor], batch: int, secon
     for name, predictor in engines.items():
         calls[f"{name}, run only"] = predictor.prepare(requests)
         calls[f"{name}, with checks"] = partial(predictor.predict, **arrays)
+    row = np.random.default_rng(0).normal(size=(batch, shape.features + shape.structure)).astype(np.float32)
+    answer = np.empty((batch, shape.classes), np.float32)  # bound by address, so it has to live as long as the call
+    calls["straight export, run only"] = peer.bind({"x": row}, [answer])
+    calls["straight export, session.run"] = partial(peer.session.run, None, {"x": row})
     floor = floor_us(shape, requests)
     return [
         {
@@ -209,9 +238,13 @@ def product_model(weight: Floats) -> OnnxruntimeEngine:
     """One matrix product as a model: onnxruntime's own is the fastest of the three on some processors."""
     info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, weight.shape) for name in ("a", "c")]
     nodes = [helper.make_node("MatMul", ["a", "b"], ["c"])]
-    graph = helper.make_graph(nodes, "product", info[:1], info[1:], [numpy_helper.from_array(weight, "b")])
+    return engine_of(helper.make_graph(nodes, "product", info[:1], info[1:], [numpy_helper.from_array(weight, "b")]))
+
+
+def engine_of(graph: GraphProto) -> OnnxruntimeEngine:
+    """A graph, ready to run on one thread."""
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    return OnnxruntimeEngine(model.SerializeToString(), where="product", threads=1)
+    return OnnxruntimeEngine(model.SerializeToString(), where=graph.name, threads=1)
 
 
 def best_us(calls: dict[str, Call]) -> float:

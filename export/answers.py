@@ -1,9 +1,9 @@
-"""Answers as a file of the caller's format: one row per request with `id`, `label` and `probability`. No torch."""
+"""Answers as a file of the caller's format, one row per request: `id`, and what the task answers. No torch."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -14,20 +14,31 @@ from numpy.typing import NDArray
 from graph2mlp.atomic import atomic_path
 from graph2mlp.errors import RequestError, require
 from graph2mlp.export.inputs import FORMATS
+from graph2mlp.export.manifest import BundleManifest
 from graph2mlp.export.runtime import Prediction
+from graph2mlp.tasks import CLASSIFICATION
 
 __all__ = ["answer_columns", "answer_file", "check_output", "write_answers", "write_csv"]
 
 
 def answer_columns(
-    prediction: Prediction, class_names: Sequence[str], ids: NDArray[Any] | None = None, *, first: int = 0
+    prediction: Prediction, about: BundleManifest, ids: NDArray[Any] | None = None, *, first: int = 0
 ) -> dict[str, NDArray[Any]]:
-    """`id` (row number, from `first`, unless `ids` are given), `label` (class name), `probability` (of that label)."""
-    return {
-        "id": np.arange(first, first + len(prediction)) if ids is None else ids,
-        "label": np.asarray(class_names, dtype=str)[prediction.labels],
-        "probability": np.take_along_axis(prediction.probabilities, prediction.labels[:, None], 1)[:, 0],
-    }
+    """`id` (row number, from `first`, unless `ids` are given), and the answers of the bundle that `about` describes.
+
+    Of classes `label` (its name) and `probability` (of that label). Of labels of their own `labels`, the names joined
+    by `;` (`-`: none), and `p_NAME` for each. Of quantities a column for each, called like it.
+    """
+    columns = {"id": np.arange(first, first + len(prediction)) if ids is None else ids}
+    probabilities, names = prediction.probabilities, np.asarray(about.class_names, dtype=str)
+    if probabilities is None:
+        return columns | dict(zip(about.class_names, prediction.logits.T, strict=True))
+    if about.kind is CLASSIFICATION:
+        sure = np.take_along_axis(probabilities, prediction.labels[:, None], 1)[:, 0]
+        return columns | {"label": names[prediction.labels], "probability": sure}
+    joined = [";".join(names[row > 0]) or "-" for row in prediction.labels]
+    each = {f"p_{name}": column for name, column in zip(about.class_names, probabilities.T, strict=True)}
+    return columns | {"labels": np.asarray(joined, dtype=str)} | each
 
 
 def check_output(path: Path) -> None:
@@ -44,9 +55,7 @@ def check_output(path: Path) -> None:
         require("pyarrow", extra="tables", purpose="Writing parquet")
 
 
-def write_answers(
-    path: Path, prediction: Prediction, class_names: Sequence[str], ids: NDArray[Any] | None = None
-) -> None:
+def write_answers(path: Path, prediction: Prediction, about: BundleManifest, ids: NDArray[Any] | None = None) -> None:
     """Write csv, npz or parquet, by suffix, in one step.
 
     Raises:
@@ -54,7 +63,7 @@ def write_answers(
         MissingExtraError: a parquet file, and pyarrow is not installed.
     """
     with answer_file(path) as write:
-        write(answer_columns(prediction, class_names, ids))
+        write(answer_columns(prediction, about, ids))
 
 
 @contextmanager
@@ -107,9 +116,13 @@ class _ParquetParts:
 
 
 def write_csv(file: TextIO, columns: dict[str, NDArray[Any]], *, header: bool = True) -> None:
-    """Columns as csv, six digits of probability."""
+    """Columns as csv: a class's probability with six digits, other numbers with as many as float32 has."""
     writer = csv.writer(file, lineterminator="\n")
     if header:
         writer.writerow(columns)
-    for number, label, probability in zip(*(column.tolist() for column in columns.values()), strict=True):
-        writer.writerow((number, label, f"{probability:.6f}"))
+    digits = ".6f" if list(columns) == ["id", "label", "probability"] else ".7g"
+    cells = [
+        [f"{value:{digits}}" for value in column.tolist()] if column.dtype.kind == "f" else column.tolist()
+        for column in columns.values()
+    ]
+    writer.writerows(zip(*cells, strict=True))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graph2mlp.export.engines import OUTPUTS, Engine
+from graph2mlp.export.engines import Engine
 from graph2mlp.export.requests import PAD, Ints
 
 __all__ = ["CHUNK", "PreparedCall", "chunks_of"]
@@ -20,7 +20,7 @@ CHUNK = 256
 class PreparedCall:
     """A batch of requests, inputs and outputs bound: calling it runs the network. Not for two threads at once.
 
-    Shapes: `logits [B, C]`, `probabilities [B, C]`; overwritten by every call.
+    Shapes: `logits [B, C]`, `probabilities [B, C]` (of quantities the logits again); overwritten by every call.
     """
 
     def __init__(self, engine: Engine, feeds: dict[str, NDArray[Any]], classes: int) -> None:
@@ -28,10 +28,9 @@ class PreparedCall:
         chunks = list(chunks_of(feeds)) if rows > CHUNK else [(np.arange(rows), feeds)]
         # Chunks are of similar requests, not of neighbouring ones: answers are put back in the order of the requests.
         self._order = np.concatenate([part for part, _ in chunks]) if rows > CHUNK else None
-        self._found = [np.zeros((rows, classes), np.float32) for _ in OUTPUTS]
-        self.logits, self.probabilities = (
-            self._found if self._order is None else (np.zeros_like(array) for array in self._found)
-        )
+        self._found = [np.zeros((rows, classes), np.float32) for _ in engine.outputs]
+        self._answers = self._found if self._order is None else [np.zeros_like(array) for array in self._found]
+        self.logits, self.probabilities = self._answers[0], self._answers[-1]
         # Bound by address, so they must be in one piece and stay where they are.
         self._kept = [{name: np.ascontiguousarray(array) for name, array in chunk.items()} for _, chunk in chunks]
         self._runs, start = [], 0
@@ -47,7 +46,8 @@ class PreparedCall:
     def _run_chunks(self) -> None:
         for run in self._runs:
             run()
-        self.logits[self._order], self.probabilities[self._order] = self._found
+        for answers, found in zip(self._answers, self._found, strict=True):
+            answers[self._order] = found
 
 
 def chunks_of(feeds: dict[str, NDArray[Any]]) -> Iterator[tuple[Ints, dict[str, NDArray[Any]]]]:

@@ -202,7 +202,7 @@ def _quantized(prepared: Prepared, preset: Preset) -> tuple[dict[str, bytes | Pa
 
 
 def _parity(prepared: Prepared, preset: Preset, answers: Floats, where: Path) -> dict[str, float]:
-    alike = compare_answers(prepared.network, answers, what=f"{where}: the file")
+    alike = compare_answers(prepared.network, answers, what=f"{where}: the file", kind=prepared.graph.task)
     found = {"requests": alike.rows, "max_abs": alike.max_abs, "agreement": alike.agreement}
     found["total_variation"] = alike.total_variation
     return found | (ROUNDED if preset.rounds_activations else {})
@@ -218,6 +218,7 @@ def _manifest(prepared: Prepared, preset: Preset, quantized: tuple[QuantizedTens
     result = run.result
     return BundleManifest(
         class_names=graph.class_names,
+        task=f"node-{graph.task.name}",
         inputs=prepared.model.inputs,
         outputs=prepared.model.outputs,
         features=graph.num_features,

@@ -13,12 +13,10 @@ from graph2mlp.errors import BundleError, ConfigError, MissingExtraError
 from graph2mlp.export.bundle import EXTERNAL_DATA, MODEL, Bundle
 from graph2mlp.export.requests import Floats
 
-__all__ = ["ENGINES", "OUTPUTS", "Engine", "open_engine"]
+__all__ = ["ENGINES", "Engine", "open_engine"]
 
 ENGINES = ("auto", "onnxruntime", "numpy")
 """`auto` is onnxruntime where it is installed, else numpy."""
-
-OUTPUTS = ["logits", "probabilities"]
 
 
 class Engine(Protocol):
@@ -50,7 +48,7 @@ def open_engine(bundle: Bundle, *, engine: str = "auto", threads: int = 1) -> En
     found = _numpy(bundle) if engine == "numpy" or (engine == "auto" and not _has_onnxruntime()) else None
     found = found or _onnxruntime(bundle, threads)
     names = found.inputs, found.outputs
-    wanted = [spec.name for spec in bundle.manifest.inputs], OUTPUTS
+    wanted = [spec.name for spec in bundle.manifest.inputs], list(bundle.manifest.kind.outputs)
     if names != wanted:
         raise BundleError(f"{bundle.path}: the model has inputs and outputs {names}, bundle.json says {wanted}.")
     return found

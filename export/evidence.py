@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graph2mlp.data.graph import HIDDEN_LABEL, GraphData
+from graph2mlp.data.graph import GraphData
+from graph2mlp.data.targets import known_rows
 from graph2mlp.errors import BundleError
 from graph2mlp.export.graph_requests import node_requests
 from graph2mlp.export.manifest import GateInfo
@@ -44,12 +45,13 @@ def measure_gate(
     parts = [node_requests(graph, chunk, structure=table is not None) for chunk in torch.split(ids, CHUNK)]
     network = np.concatenate([student_logits(student, table, part) for part in parts])
     answers = np.concatenate([predictor.predict(part).logits for part in parts])
-    alike = compare_answers(network, answers, what="The exported file")
-    y = graph.y[ids].numpy()
+    kind, y = graph.task, graph.y[ids].numpy()
+    alike = compare_answers(network, answers, what="The exported file", kind=kind)
     return GateInfo(
         requests=len(ids),
-        accuracy=float((answers.argmax(1) == y).mean()),
-        network=float((network.argmax(1) == y).mean()),
+        accuracy=kind.score(kind.labels(answers), y),
+        network=kind.score(kind.labels(network), y),
+        metric=kind.metric,
         agreement=alike.agreement,
         total_variation=alike.total_variation,
         max_drop=max_drop,
@@ -65,34 +67,33 @@ def check_gate(gate: GateInfo, preset: str) -> None:
     # Both are counts over the same number of requests: what is left of a difference of 0 is rounding.
     if gate.drop > gate.max_drop + 1e-9:
         raise BundleError(
-            f"Preset '{preset}' loses {100 * gate.drop:.2f} points of validation accuracy ({gate.accuracy:.2%}, the "
-            f"network {gate.network:.2%}, {gate.requests} requests), more than the {100 * gate.max_drop:.2f} allowed. "
-            "Nothing was written; choose another preset, or allow more with --max-drop."
+            f"Preset '{preset}' loses {100 * gate.drop:.2f} points of validation {gate.metric} ({gate.accuracy:.2%}, "
+            f"the network {gate.network:.2%}, {gate.requests} requests), more than the {100 * gate.max_drop:.2f} "
+            "allowed. Nothing was written; choose another preset, or allow more with --max-drop."
         )
 
 
 def file_accuracy(
     predictor: Predictor, student: Student, table: StructureTable | None, graph: GraphData, setting: str
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Accuracy of the file and of the torch student, by part, on the same test requests."""
-    split = graph.split
+    """The metric of the file and of the torch student, by part, on the same test requests."""
+    split, kind = graph.split, graph.task
     parts = {"test": (split.test, False)}
     if setting == "production":
         parts = {"tran": (split.test, False), "ind": (split.unseen, False), "cold": (split.unseen, True)}
     ours: dict[str, float] = {}
     theirs: dict[str, float] = {}
     for part, (ids, cold) in parts.items():
-        ids = ids[graph.y[ids] != HIDDEN_LABEL]
-        right = np.zeros(2, dtype=np.int64)
+        ids = ids[known_rows(graph.y[ids])]
+        if not len(ids):
+            continue
+        answers = []
         for chunk in torch.split(ids, CHUNK):
             requests = node_requests(graph, chunk, structure=table is not None, cold=cold)
-            y = graph.y[chunk].numpy()
-            right += (
-                (predictor.predict(requests).labels == y).sum(),
-                (student_logits(student, table, requests).argmax(1) == y).sum(),
-            )
-        if len(ids):
-            ours[part], theirs[part] = (float(count) / len(ids) for count in right)
+            said = predictor.predict(requests).labels, kind.labels(student_logits(student, table, requests))
+            answers.append(said)
+        y = graph.y[ids].numpy()
+        ours[part], theirs[part] = (kind.score(np.concatenate(side), y) for side in zip(*answers, strict=True))
     for metrics in (ours, theirs):
         if "tran" in metrics and "ind" in metrics:
             metrics["prod"] = 0.8 * metrics["tran"] + 0.2 * metrics["ind"]
@@ -122,20 +123,21 @@ def sample_nodes(graph: GraphData) -> Tensor:
 def sample_file(
     graph: GraphData, ids: Tensor, inputs: dict[str, np.ndarray], network: Floats, answers: Floats | None
 ) -> bytes:
-    """`sample.npz`: the model's inputs, the expected answers, and what is true (`y`, -1 where unknown).
+    """`sample.npz`: the model's inputs, the expected answers, and what is true (`y`, unknown as in the graph).
 
     The expected answers are torch's when the file must agree with them to float32's precision (`answers` is None);
     else they are the file's own, and torch's are kept beside them as `network_logits`.
     """
-    logits = network if answers is None else answers
+    kind, logits = graph.task, network if answers is None else answers
     arrays: dict[str, np.ndarray] = {
         "ids": ids.numpy(),
         "logits": logits,
-        "probabilities": torch.from_numpy(logits).softmax(-1).numpy(),
-        "labels": logits.argmax(1),
+        "labels": kind.labels(logits),
         "y": graph.y[ids].numpy(),
         **inputs,
     }
+    if "probabilities" in kind.outputs:
+        arrays["probabilities"] = kind.probabilities(logits).astype(np.float32)
     if answers is not None:
         arrays["network_logits"] = network
     return _npz(**arrays)

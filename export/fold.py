@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from graph2mlp.data.features import FeatureLinear
+from graph2mlp.data.targets import OutputScale
 from graph2mlp.structure.table import StructureTable
 from graph2mlp.students.base import Student, StudentInput
 from graph2mlp.students.mlp import MLPStudent
@@ -30,6 +31,7 @@ def fold_student(student: Student) -> Student:
     for part in folded.modules():
         if isinstance(part, MLPStudent):  # another kind keeps its norms; the exporter writes them as they are
             _fold_batchnorm(part)
+            _fold_outputs(part)
     return folded
 
 
@@ -82,6 +84,14 @@ def _fold_batchnorm(mlp: MLPStudent) -> None:
             if not i and mlp.structure is not None:
                 _rescale(mlp.structure, scale, None)
             mlp.norms[i] = nn.Identity()
+
+
+def _fold_outputs(mlp: MLPStudent) -> None:
+    scale, last = mlp.outputs, mlp.layers[-1]
+    if isinstance(scale, OutputScale):
+        assert isinstance(last, nn.Linear)
+        _rescale(last, scale.spread.double(), scale.center.double())
+        mlp.outputs = nn.Identity()
 
 
 def _affine(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, get_args, get_origin, get_type_hints
 
 from graph2mlp.errors import BundleError, one_line
+from graph2mlp.tasks import CLASSIFICATION, TASKS, Task
 
 __all__ = [
     "SCHEMA",
@@ -19,6 +20,9 @@ __all__ = [
     "StudentInfo",
     "TensorSpec",
 ]
+
+_NODE = "node-"
+"""Before the name of a task: what is answered for is a node."""
 
 SCHEMA = 1
 """Version of the format. A reader refuses any other by name."""
@@ -74,14 +78,15 @@ class GateInfo:
 
     requests: int
     accuracy: float
-    """Of this file."""
+    """Of this file; the metric of its task."""
     network: float
     """Accuracy of the network on the same requests."""
     agreement: float
-    """Share of requests with the network's label."""
+    """How far its answers are the network's: of classes, the share of requests."""
     total_variation: float
-    """Half the L1 distance between both probabilities, mean over requests."""
+    """Half the L1 distance between both probabilities, mean over requests; see `Task.distance`."""
     max_drop: float
+    metric: str = CLASSIFICATION.metric
 
     @property
     def drop(self) -> float:
@@ -90,8 +95,8 @@ class GateInfo:
 
     def summary(self) -> str:
         return (
-            f"validation accuracy {self.accuracy:.2%} (network {self.network:.2%}, {self.requests} requests), "
-            f"same label for {self.agreement:.2%}, mean total variation {self.total_variation:.4f}"
+            f"validation {self.metric} {self.accuracy:.2%} (network {self.network:.2%}, {self.requests} requests), "
+            f"same answer for {self.agreement:.2%}, mean total variation {self.total_variation:.4f}"
         )
 
 
@@ -110,6 +115,7 @@ class BundleManifest:
     """Everything `bundle.json` says; `files` is filled in by `write_bundle`."""
 
     class_names: tuple[str, ...]
+    """Names of the classes, labels or quantities: one for each column of an answer."""
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     features: int
@@ -119,7 +125,7 @@ class BundleManifest:
     preset: str
     student: StudentInfo
     structure: StructureInfo | None = None
-    task: str = "node-classification"
+    task: str = f"{_NODE}{CLASSIFICATION.name}"
     source: dict[str, str] = field(default_factory=dict)
     """Where it comes from: graph, method, setting, seed."""
     metrics: dict[str, float] = field(default_factory=dict)
@@ -143,6 +149,11 @@ class BundleManifest:
     def sparse(self) -> bool:
         """Whether the model takes `indices` and `values` instead of `x`."""
         return self.inputs[0].name == "indices"
+
+    @property
+    def kind(self) -> Task:
+        """What the columns of the outputs mean."""
+        return TASKS[self.task.removeprefix(_NODE)]
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2, allow_nan=False) + "\n"
@@ -182,8 +193,11 @@ class BundleManifest:
             return f"inputs {list(names)} do not go with regime '{self.regime}'"
         if self.features < 1 or (self.structure is not None and self.structure.nodes < 1):
             return "a size is below 1"
-        if [spec.name for spec in self.outputs] != ["logits", "probabilities"]:
-            return "outputs must be 'logits' and 'probabilities'"
+        if self.task.removeprefix(_NODE) not in TASKS:
+            return f"its task '{one_line(self.task, 80)}' is unknown to this version"
+        wanted = list(self.kind.outputs)
+        if [spec.name for spec in self.outputs] != wanted:
+            return f"outputs must be {' and '.join(map(repr, wanted))}"
         if any(spec.shape != ("batch", len(self.class_names)) for spec in self.outputs):
             return f"outputs must be [batch, {len(self.class_names)}], one column per class name"
         return ""

@@ -177,7 +177,7 @@ OPERATORS: dict[str, Callable[..., Operator]] = {
     "ReduceSum": partial(_reduce, np.add, False),
     "Relu": _plain(lambda x: np.maximum(x, x.dtype.type(0))),
     "Reshape": _reshape,
-    "Sigmoid": _plain(lambda x: 1 / (1 + np.exp(-x))),
+    "Sigmoid": _plain(lambda x: np.exp(-np.logaddexp(np.float32(0), -x))),
     "Softmax": _softmax,
     "Split": _split,
     "Sqrt": _plain(np.sqrt),

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graph2mlp.errors import ParityError
+from graph2mlp.tasks import CLASSIFICATION, Task
 
 __all__ = [
     "ATOL",
@@ -19,7 +20,6 @@ __all__ = [
     "check_rounded",
     "compare_answers",
     "compare_logits",
-    "softmax",
 ]
 
 ATOL = 1e-5
@@ -86,21 +86,20 @@ class Similarity:
 
     rows: int
     agreement: float
-    """Share of rows with equal labels."""
+    """How far the answers are equal: of classes, the share of rows."""
     total_variation: float
-    """Half the L1 distance between the probabilities of a row, mean over rows."""
+    """Half the L1 distance between the probabilities of a row, mean over rows; see `Task.distance`."""
     max_abs: float
     """Largest absolute difference between two logits."""
 
 
-def softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """Probabilities `[B, C]` of `logits [B, C]`."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
-    total: NDArray[np.float64] = shifted / shifted.sum(1, keepdims=True)
-    return total
-
-
-def compare_answers(expected: NDArray[np.floating[Any]], got: NDArray[np.floating[Any]], *, what: str) -> Similarity:
+def compare_answers(
+    expected: NDArray[np.floating[Any]],
+    got: NDArray[np.floating[Any]],
+    *,
+    what: str,
+    kind: Task = CLASSIFICATION,
+) -> Similarity:
     """How alike the answers of two sets of logits `[B, C]` are.
 
     Raises:
@@ -114,21 +113,26 @@ def compare_answers(expected: NDArray[np.floating[Any]], got: NDArray[np.floatin
         return Similarity(rows=0, agreement=1.0, total_variation=0.0, max_abs=0.0)
     return Similarity(
         rows=len(expected),
-        agreement=float((expected.argmax(1) == got.argmax(1)).mean()),
-        total_variation=float(np.abs(softmax(expected) - softmax(got)).sum(1).mean() / 2),
+        agreement=kind.agreement(kind.labels(got), kind.labels(expected)),
+        total_variation=kind.distance(expected, got),
         max_abs=float(np.abs(expected.astype(np.float64) - got).max()),
     )
 
 
 def check_rounded(
-    expected: NDArray[np.floating[Any]], got: NDArray[np.floating[Any]], tolerance: Mapping[str, float], *, what: str
+    expected: NDArray[np.floating[Any]],
+    got: NDArray[np.floating[Any]],
+    tolerance: Mapping[str, float],
+    *,
+    what: str,
+    kind: Task = CLASSIFICATION,
 ) -> Similarity:
     """Hold `got` against the file's own answers from the machine it was made on; one other label is always allowed.
 
     Raises:
         ParityError: fewer labels agree, or probabilities differ more, than `tolerance` (see `ROUNDED`) allows.
     """
-    found = compare_answers(expected, got, what=what)
+    found = compare_answers(expected, got, what=what, kind=kind)
     other = round((1 - found.agreement) * found.rows)
     if other > max(1, (1 - tolerance["min_agreement"]) * found.rows):
         raise ParityError(f"{what} gives another label for {other} of {found.rows} sample requests.")

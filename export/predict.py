@@ -16,8 +16,9 @@ from graph2mlp.errors import RequestError
 from graph2mlp.export.answers import answer_columns, answer_file, check_output
 from graph2mlp.export.inputs import read_requests
 from graph2mlp.export.names import NodeNames
-from graph2mlp.export.runtime import Predictor
+from graph2mlp.export.runtime import Prediction, Predictor
 from graph2mlp.export.stream import request_parts
+from graph2mlp.tasks import CLASSIFICATION, REGRESSION
 
 __all__ = ["Answerer", "PredictSummary", "check_apart", "predict_file"]
 
@@ -27,19 +28,16 @@ class PredictSummary:
     """What was answered, and where the answers are."""
 
     out: Path | None
+    requests: int
     labels: dict[str, int]
-    """How many requests got each label."""
+    """How many requests got each label; empty for quantities."""
     columns: dict[str, NDArray[Any]] | None = None
-    """`id`, `label` and `probability`, one entry per request; None where they went to a file."""
-
-    @property
-    def requests(self) -> int:
-        return sum(self.labels.values())
+    """The answers, one entry per request (see `answer_columns`); None where they went to a file."""
 
     def summary(self) -> str:
         parts = ", ".join(f"{label} {self.labels[label]}" for label in sorted(self.labels))
         where = "" if self.out is None else f"{self.out}: "
-        return f"{where}{self.requests} requests answered ({parts or 'none'})"
+        return f"{where}{self.requests} requests answered" + (f" ({parts})" if parts else "")
 
 
 class Answerer:
@@ -55,8 +53,8 @@ class Answerer:
             "structure": about.structure is not None,
         }
 
-    def to_file(self, source: Path, out: Path, *, between: Callable[[], None] = lambda: None) -> dict[str, int]:
-        """Answer `source` into `out`, part by part, `between` which a function is called; counts of the labels.
+    def to_file(self, source: Path, out: Path, *, between: Callable[[], None] = lambda: None) -> PredictSummary:
+        """Answer `source` into `out`, part by part, `between` which a function is called.
 
         Raises:
             RequestError: the file cannot be read, or a request does not fit the bundle; then nothing is written.
@@ -71,17 +69,25 @@ class Answerer:
                 except RequestError as error:
                     where = f", counted from request {done}" if done else ""
                     raise RequestError(f"{source}{where}: {error}") from None
-                columns = answer_columns(prediction, self.predictor.class_names, requests.ids, first=done)
-                write(columns)
-                labels, numbers = np.unique(columns["label"], return_counts=True)
-                counts.update(dict(zip(labels.tolist(), numbers.tolist(), strict=True)))
+                write(answer_columns(prediction, self.predictor.manifest, requests.ids, first=done))
+                counts.update(self._counts(prediction))
                 done += len(prediction)
-        return dict(counts)
+        return PredictSummary(out=out, requests=done, labels=dict(counts))
 
-    def to_columns(self, source: Path) -> dict[str, NDArray[Any]]:
-        """Answers to `source` in memory."""
+    def in_memory(self, source: Path) -> PredictSummary:
+        """Answer `source` into columns."""
         requests = read_requests(source, **self._how)
-        return answer_columns(self.predictor.predict(requests), self.predictor.class_names, requests.ids)
+        prediction = self.predictor.predict(requests)
+        columns = answer_columns(prediction, self.predictor.manifest, requests.ids)
+        return PredictSummary(out=None, requests=len(prediction), labels=self._counts(prediction), columns=columns)
+
+    def _counts(self, prediction: Prediction) -> dict[str, int]:
+        kind, names = self.predictor.manifest.kind, self.predictor.class_names
+        if kind is REGRESSION:
+            return {}
+        labels = prediction.labels
+        found = np.bincount(labels, minlength=len(names)) if kind is CLASSIFICATION else labels.sum(0)
+        return {name: int(count) for name, count in zip(names, found, strict=True) if count}
 
 
 def check_apart(bundle: Path, source: Path, out: Path) -> None:
@@ -110,7 +116,5 @@ def predict_file(bundle: str | os.PathLike[str], source: Path, *, out: Path | No
     if out is not None:
         check_output(out)
         check_apart(Path(bundle), source, out)
-        return PredictSummary(out=out, labels=Answerer(bundle).to_file(source, out))
-    columns = Answerer(bundle).to_columns(source)
-    labels, counts = np.unique(columns["label"], return_counts=True)
-    return PredictSummary(out=None, labels=dict(zip(labels.tolist(), counts.tolist(), strict=True)), columns=columns)
+        return Answerer(bundle).to_file(source, out)
+    return Answerer(bundle).in_memory(source)

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from graph2mlp.errors import BundleError, Graph2MLPError, ParityError, RequestError
 from graph2mlp.export.bundle import Bundle, open_bundle
 from graph2mlp.export.calls import CHUNK, PreparedCall, chunks_of
-from graph2mlp.export.engines import OUTPUTS, open_engine
+from graph2mlp.export.engines import open_engine
 from graph2mlp.export.integrity import Verify
 from graph2mlp.export.parity import ATOL, ROUNDED, check_rounded, compare_logits
 from graph2mlp.export.requests import PAD, Floats, Ints, Requests
+from graph2mlp.tasks import CLASSIFICATION
 
 __all__ = ["Prediction", "Predictor", "PreparedCall", "SelfCheck", "main"]
 
@@ -29,11 +30,15 @@ _FEW = 48
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Prediction:
-    """Answers to B requests: `logits [B, C]`, `probabilities [B, C]`, `labels [B]` (positions in the class names)."""
+    """Answers to B requests: `logits [B, C]`, `probabilities [B, C]` and `labels`, what they come to.
+
+    Of classes `labels [B]` are positions in the class names; of labels of their own `[B, C]` they are 0 or 1; of
+    quantities, which have no probabilities (None), they are the logits.
+    """
 
     logits: Floats
-    probabilities: Floats
-    labels: Ints
+    probabilities: Floats | None
+    labels: NDArray[Any]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -50,9 +55,10 @@ class SelfCheck:
     """On the sample's requests whose true label is known."""
     network_accuracy: float | None = None
     """Of the network before its numbers were rounded, on the same requests; None when the file is the network."""
+    metric: str = CLASSIFICATION.metric
 
     def summary(self) -> str:
-        accuracy = "" if self.accuracy is None else f", accuracy on them {self.accuracy:.1%}"
+        accuracy = "" if self.accuracy is None else f", {self.metric} on them {self.accuracy:.1%}"
         accuracy += "" if self.network_accuracy is None else f" (network {self.network_accuracy:.1%})"
         return f"{self.path}: ok, {self.requests} requests agree (largest difference {self.max_abs:.1e}){accuracy}"
 
@@ -87,6 +93,7 @@ class Predictor:
         self._engine = open_engine(self.bundle, engine=engine, threads=threads)
         # Looked up once: this is on the way of every request.
         self._sparse, self._width = self.manifest.sparse, self.manifest.features
+        self._labels = self.manifest.kind.labels
         self._nodes = self.manifest.structure.nodes if self.manifest.structure is not None else None
 
     @property
@@ -118,12 +125,16 @@ class Predictor:
             requests = Requests(x=x, indices=indices, values=values, neighbors=neighbors)
         feeds = self.feeds(requests)
         if len(requests) <= CHUNK:
-            logits, probabilities = self._engine.run(feeds)
+            found = self._engine.run(feeds)
         else:
-            logits, probabilities = (np.empty((len(requests), len(self.class_names)), np.float32) for _ in OUTPUTS)
+            size = (len(requests), len(self.class_names))
+            found = [np.empty(size, np.float32) for _ in self._engine.outputs]
             for rows, part in chunks_of(feeds):
-                logits[rows], probabilities[rows] = self._engine.run(part)
-        return Prediction(logits=logits, probabilities=probabilities, labels=logits.argmax(1))
+                for whole, answers in zip(found, self._engine.run(part), strict=True):
+                    whole[rows] = answers
+        logits = found[0]
+        probabilities = found[1] if len(found) > 1 else None
+        return Prediction(logits=logits, probabilities=probabilities, labels=self._labels(logits))
 
     def prepare(self, requests: Requests) -> PreparedCall:
         """Checked requests bound to the session, for calls that cost what the network costs and nothing more."""
@@ -163,22 +174,27 @@ class Predictor:
         if other or any(len(sample[name]) != len(answer) for name in given):
             raise BundleError(f"{self.bundle.path}: the arrays of sample.npz differ in length. Export it again.")
         max_abs = self._compare(sample, answer, what)
-        known = sample["y"] >= 0
-        right, network = ((labels == sample["y"])[known] for labels in (answer.labels, _network_labels(sample)))
+        kind, known = self.manifest.kind, self.manifest.kind.known(sample["y"]).any()
+        # What the network said before rounding; a file that rounds nothing only keeps one set of answers.
+        network = kind.labels(sample.get("network_logits", sample["logits"]))
         return SelfCheck(
             path=str(self.bundle.path),
             requests=len(answer),
             max_abs=max_abs,
-            accuracy=float(right.mean()) if known.any() else None,
-            network_accuracy=float(network.mean()) if known.any() and "network_logits" in sample else None,
+            accuracy=kind.score(answer.labels, sample["y"]) if known else None,
+            network_accuracy=kind.score(network, sample["y"]) if known and "network_logits" in sample else None,
+            metric=kind.metric,
         )
 
     def _compare(self, sample: dict[str, NDArray[Any]], answer: Prediction, what: str) -> float:
         """The largest difference to the expected logits, if it is within what this kind of file may show."""
         tolerance = {name: self.manifest.parity[name] for name in ROUNDED if name in self.manifest.parity}
         if len(tolerance) == len(ROUNDED):
-            return check_rounded(sample["logits"], answer.logits, tolerance, what=what).max_abs
+            kind = self.manifest.kind
+            return check_rounded(sample["logits"], answer.logits, tolerance, what=what, kind=kind).max_abs
         difference = compare_logits(sample["logits"], answer.logits, atol=ATOL, what=what)
+        if self.manifest.kind is not CLASSIFICATION:
+            return difference.max_abs  # what else is answered follows from the logits, number by number
         if (other := int((sample["labels"] != answer.labels).sum())) > difference.ties:
             raise ParityError(f"{what} gives another label for {other} of {len(answer)} sample requests.")
         return difference.max_abs
@@ -222,12 +238,6 @@ def main(arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-def _network_labels(sample: dict[str, NDArray[Any]]) -> NDArray[Any]:
-    """What the network said before rounding; a file that rounds nothing only keeps one set of answers."""
-    labels: NDArray[Any] = sample.get("network_logits", sample["logits"]).argmax(1)
-    return labels
 
 
 def _check_finite(name: str, values: Floats) -> None:

@@ -26,7 +26,7 @@ def answer_in_workers(bundle: Path, shards: Sequence[Path], out: Path, *, worker
     if workers == 1 or len(shards) <= 1:
         answerer = Answerer(bundle)
         for path in shards:
-            yield path, sum(answerer.to_file(path, out / path.name).values())
+            yield path, answerer.to_file(path, out / path.name).requests
         return
     # Spawned, not forked: a thread of the caller may hold a lock that a forked child would wait for in vain.
     context = multiprocessing.get_context("spawn")
@@ -93,7 +93,7 @@ def _serve(connection: Connection, bundle: Path, out: Path, parent: int) -> None
         answerer = Answerer(bundle)
         while True:
             path: Path = connection.recv()
-            connection.send(sum(answerer.to_file(path, out / path.name, between=stop_if_alone).values()))
+            connection.send(answerer.to_file(path, out / path.name, between=stop_if_alone).requests)
     except EOFError:
         return
     except (Graph2MLPError, OSError) as error:

@@ -24,6 +24,7 @@ from graph2mlp.export.bundle import EXTERNAL_DATA, MODEL, TensorSpec
 from graph2mlp.export.fold import first_bias, fold_student, fold_table
 from graph2mlp.structure.table import StructureTable
 from graph2mlp.students.base import Student
+from graph2mlp.tasks import MULTILABEL, REGRESSION, TASKS
 
 if TYPE_CHECKING:
     import onnx
@@ -48,6 +49,8 @@ ONE_FILE_LIMIT = 1_500_000_000
 class DeployedStudent(nn.Module):
     """What a device computes: `(x | indices, values) [, neighbors] -> (logits [B, C], probabilities [B, C])`.
 
+    Quantities have no probabilities: then the logits are alone.
+
     Shapes: `x [B, F]`; or `indices [B, J]` int64 and `values [B, J]`; `neighbors [B, K]` int64, K at least 1. In the
     ONNX file a padding id of -1 reads the last row of its table; torch's embedding does not wrap, so this module is
     there to be exported, not to be called.
@@ -69,9 +72,12 @@ class DeployedStudent(nn.Module):
         self.register_buffer("bias", first_bias(student))
         self.register_buffer("structure_rows", None if table is None else fold_table(table, student))
 
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         logits = self.student.head(self._first_layer(*inputs)).logits
-        return logits, logits.softmax(-1)
+        task = self.student.spec.task
+        if task == REGRESSION.name:
+            return (logits,)
+        return logits, logits.sigmoid() if task == MULTILABEL.name else logits.softmax(-1)
 
     def _first_layer(self, *inputs: Tensor) -> Tensor:
         if self.sparse:
@@ -135,10 +141,7 @@ def to_onnx(
         require(package, extra="distill", purpose="Export to ONNX")
     module = deploy_module(student, table, sparse=sparse)
     inputs = _input_specs(student, table, sparse)
-    outputs = tuple(
-        TensorSpec(name, "float32", ("batch", student.spec.classes), meaning)
-        for name, meaning in (("logits", "one score per class"), ("probabilities", "softmax of the logits"))
-    )
+    outputs = _output_specs(student)
     dims = {name: torch.export.Dim(name) for name in ("batch", "J", "K")}
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
@@ -188,6 +191,13 @@ def _input_specs(student: Student, table: StructureTable | None, sparse: bool) -
         )
         specs.append(TensorSpec("neighbors", "int64", ("batch", "K"), meaning))
     return tuple(specs)
+
+
+def _output_specs(student: Student) -> tuple[TensorSpec, ...]:
+    kind = TASKS[student.spec.task]
+    scores = "the quantities" if kind is REGRESSION else f"one score per {kind.unit}"
+    meanings = {"logits": scores, "probabilities": f"{'sigmoid' if kind is MULTILABEL else 'softmax'} of the logits"}
+    return tuple(TensorSpec(name, "float32", ("batch", student.spec.classes), meanings[name]) for name in kind.outputs)
 
 
 def _example(spec: TensorSpec) -> Tensor:

@@ -43,7 +43,10 @@ def run_advice(result: Mapping[str, Any], parts: Mapping[str, Any]) -> list[str]
     """The sentences for one run, from its result and the counts of `breakdown`.
 
     Student and teacher are compared node by node (exact McNemar test), student and plain MLP by their two shares.
+    Without counts (a task that has no right and wrong answers) one run shows differences, not whether they are chance.
     """
+    if not parts:
+        return _differences(result)
     student, teacher = result["student"], result["teacher"] or {}
     told: dict[str, Gap] = {}
     mlp: dict[str, Gap] = {}
@@ -54,6 +57,21 @@ def run_advice(result: Mapping[str, Any], parts: Mapping[str, Any]) -> list[str]
         if name in student and name in result["mlp"]:
             mlp[name] = _two_shares(student[name], result["mlp"][name], part["nodes"])
     return advise(told, mlp, result.get("fcr"), plain=result["method"] == "mlp")
+
+
+def _differences(result: Mapping[str, Any]) -> list[str]:
+    if result["method"] == "mlp":
+        return []
+    lines = []
+    for role, whom in (("teacher", "its teacher"), ("mlp", "a plain MLP")):
+        other = result[role] or {}
+        apart = [
+            f"{where} {100 * (result['student'][name] - other[name]):+.1f}"
+            for name, where in PARTS.items()
+            if name in result["student"] and name in other
+        ]
+        lines += [f"Against {whom}, in points of {result['metric']}: {', '.join(apart)}."] if apart else []
+    return [*lines, "Whether that is chance, one seed does not say: repeat it with --seeds 5."]
 
 
 def seeds_advice(runs: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -15,7 +15,7 @@ import typer
 from graph2mlp import __version__
 from graph2mlp.errors import ConfigError, Graph2MLPError, require
 from graph2mlp.export.presets import MAX_DROP, PRESETS
-from graph2mlp.options import DeployGraphs, GraphName, KnowledgeFiles, TeacherModule, TeacherWeights
+from graph2mlp.options import DeployGraphs, GraphName, KnowledgeFiles, LabelTask, TeacherModule, TeacherWeights
 
 __all__ = ["app"]
 
@@ -101,6 +101,7 @@ def distill(
     undirected: Annotated[
         bool, typer.Option("--undirected", help="Your graph stores each edge once: add the other direction.")
     ] = False,
+    task: LabelTask = "auto",
     deploy: DeployGraphs = None,
     knowledge: KnowledgeFiles = None,
     teacher_module: TeacherModule = None,
@@ -140,6 +141,7 @@ def distill(
             seed=seed,
             root=str(root) if root else None,
             undirected=undirected or None,
+            task=None if task == "auto" else task,
             deploy=deploy,
             teacher_module=teacher_module,
             teacher_weights=str(teacher_weights) if teacher_weights else None,
@@ -344,12 +346,13 @@ def predict(
 def inspect(
     path: Annotated[Path, typer.Argument(help="A graph (name, file or folder), knowledge file, run or bundle.")],
     root: Annotated[Path | None, typer.Option(help="Folder of raw files, for a graph known by name.")] = None,
+    task: LabelTask = "auto",
 ) -> None:
     """Say what a file or folder is, what is in it, and whether it is intact; of a graph also what that means."""
     with _one_line_errors():
         from graph2mlp.inspection import describe
 
-        title, rows = describe(path, root=root)
+        title, rows = describe(path, root=root, task=task)
         from graph2mlp.console import table
 
         listing = table(title, ["", ""], rows)

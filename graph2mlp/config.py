@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from graph2mlp.data.datasets import dataset_names, is_graph_path
+from graph2mlp.data.label_arrays import AUTO, find_task
 from graph2mlp.errors import ConfigError, suggest
 from graph2mlp.losses.extra import LossConfig
 from graph2mlp.methods import METHODS, method_class
@@ -59,6 +60,8 @@ class RunConfig:
     loss: LossConfig
     undirected: bool = False
     """Whether the missing direction of each edge of the user's file is added."""
+    task: str = AUTO
+    """What the labels of the user's file are: classification, multilabel, regression; auto tells by their form."""
     deploy: tuple[str, ...] = ()
     """Other graphs of the same features and classes, answered in the final report."""
     hyper: Method
@@ -71,6 +74,8 @@ class RunConfig:
             top["root"] = self.root
         if self.undirected:
             top["undirected"] = True
+        if self.task != AUTO:
+            top["task"] = self.task
         if self.deploy:
             top["deploy"] = list(self.deploy)
         groups = {name: asdict(getattr(self, name)) for name in _GROUPS}
@@ -90,7 +95,7 @@ _GROUPS: Mapping[str, type] = {
     "train": TrainConfig,
     "loss": LossConfig,
 }
-_TOP = ("graph", "method", "setting", "seed", "root", "undirected", "deploy")
+_TOP = ("graph", "method", "setting", "seed", "root", "undirected", "task", "deploy")
 
 
 def resolve_config(
@@ -102,6 +107,7 @@ def resolve_config(
     seed: int | None = None,
     root: str | None = None,
     undirected: bool | None = None,
+    task: str | None = None,
     deploy: Sequence[str] | None = None,
     teacher_module: str | None = None,
     teacher_weights: str | None = None,
@@ -118,9 +124,9 @@ def resolve_config(
     """
     given: dict[str, Any] = _read_toml(file) if file else {}
     arguments: dict[str, Any] = {"graph": graph, "method": method, "setting": setting, "seed": seed, "root": root}
-    arguments |= {"undirected": undirected, "deploy": deploy or None}
+    arguments |= {"undirected": undirected, "task": task, "deploy": deploy or None}
     top: dict[str, Any] = {"method": "blend", "setting": "transductive", "seed": 0, "root": None}
-    top |= {"undirected": False, "deploy": ()}
+    top |= {"undirected": False, "task": AUTO, "deploy": ()}
     top |= {key: given.pop(key) for key in _TOP if key in given}
     top |= {key: value for key, value in arguments.items() if value is not None}
     _check_top(top)
@@ -165,6 +171,7 @@ def _check_top(top: dict[str, Any]) -> None:
         raise ConfigError(f"undirected must be true or false (got {top['undirected']!r})")
     if top["undirected"] and not _is_own(top["graph"]):
         raise ConfigError(f"--undirected is for a graph of your own; '{top['graph']}' is undirected as it comes.")
+    find_task(str(top["task"]), "task")
     if not isinstance(top["deploy"], list | tuple) or not all(isinstance(name, str) for name in top["deploy"]):
         raise ConfigError(f"deploy must be a list of graphs (got {top['deploy']!r})")
     # As typed they would mean another place when the run is opened from another folder.

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from graph2mlp.config import RunConfig
 from graph2mlp.data.datasets import load_graph
-from graph2mlp.data.graph import HIDDEN_LABEL, GraphData
+from graph2mlp.data.graph import GraphData
+from graph2mlp.data.targets import known_rows
 from graph2mlp.errors import DataError
 from graph2mlp.structure.table import StructureTable
 from graph2mlp.students.base import Student
+from graph2mlp.tasks import CLASSIFICATION
 from graph2mlp.teachers.extract import answer_all
 from graph2mlp.teachers.models import Teacher
-from graph2mlp.training.metrics import accuracy, agreement
 from graph2mlp.training.student import answer
 
 __all__ = ["answer_elsewhere", "read_deployed"]
@@ -32,8 +33,9 @@ def read_deployed(config: RunConfig, graph: GraphData) -> tuple[GraphData, ...]:
     root = Path(config.root) if config.root else None
     found = []
     for name in config.deploy:
-        other = load_graph(name, root=root, seed=config.seed)
+        other = load_graph(name, root=root, seed=config.seed, undirected=config.undirected, task=config.task)
         for what, mine, its in (
+            ("the task", graph.task.name, other.task.name),
             ("features", graph.num_features, other.num_features),
             ("classes", graph.class_names, other.class_names),
         ):
@@ -54,9 +56,10 @@ def answer_elsewhere(
 
     The teacher reads the other graph's own edges. Its nodes have no row in the structure `table`, nor have their
     neighbours, so a student with structure is asked as without edges. Beside accuracies there is the share of the
-    largest class, and, of two classes, the area under the ROC curve, which a shift of the class sizes leaves alone.
+    largest class (`majority`, the score of the best single answer), and, of two classes, the area under the ROC curve,
+    which a shift of the class sizes leaves alone.
     """
-    ids = torch.nonzero(other.y != HIDDEN_LABEL).squeeze(1)
+    ids = torch.nonzero(known_rows(other.y)).squeeze(1)
     labels = other.y[ids]
     logits = {
         "student": answer(student, other, table, ids, cold=True),
@@ -71,22 +74,22 @@ def answer_elsewhere(
         "fingerprint": other.fingerprint(),
         "nodes": len(ids),
         "edges": other.num_edges,
-        "majority": float(torch.bincount(labels).max()) / len(ids),
-        **{who: _figures(one, labels) for who, one in logits.items()},
-        "agreement": agreement(logits["student"], logits["teacher"]) if "teacher" in logits else None,
+        "majority": other.task.baseline(labels.numpy()),
+        **{who: _figures(other, one, labels) for who, one in logits.items()},
+        "agreement": other.targets.agreement(logits["student"], logits["teacher"]) if "teacher" in logits else None,
     }
 
 
-def _figures(logits: Tensor, labels: Tensor) -> Mapping[str, float]:
-    figures = {"accuracy": accuracy(logits, labels)}
-    if logits.size(1) == 2 and 0 < int(labels.sum()) < len(labels):
+def _figures(other: GraphData, logits: Tensor, labels: Tensor) -> Mapping[str, float]:
+    figures = {"accuracy": other.targets.score(logits, labels)}
+    if other.task is CLASSIFICATION and logits.size(1) == 2 and 0 < int(labels.sum()) < len(labels):
         from sklearn.metrics import roc_auc_score
 
         figures["auc"] = float(roc_auc_score(labels.numpy(), (logits[:, 1] - logits[:, 0]).numpy()))
     return figures
 
 
-def _short(value: int | tuple[str, ...]) -> str:
-    if isinstance(value, int):
+def _short(value: int | str | tuple[str, ...]) -> str:
+    if not isinstance(value, tuple):
         return str(value)
     return f"({', '.join(value[:5])}{', ...' if len(value) > 5 else ''})"

@@ -39,7 +39,6 @@ from graph2mlp.training import parallel
 from graph2mlp.training.checkpoint import Checkpoint
 from graph2mlp.training.journal import Journal
 from graph2mlp.training.loop import EpochLog
-from graph2mlp.training.metrics import accuracy
 from graph2mlp.training.student import train_student
 
 __all__ = ["Inputs", "distill", "read_inputs", "student_stage"]
@@ -126,7 +125,8 @@ def _run_stages(config: RunConfig, inputs: Inputs, out: Path, reporter: Reporter
         deployed=inputs.deployed,
     )
     result, details = run_result(config, made)
-    write_json(out / "breakdown.json", details)
+    if details is not None:
+        write_json(out / "breakdown.json", details)
     write_json(out / "result.json", result)
 
 
@@ -147,6 +147,7 @@ def student_stage(
         features=inputs.graph.num_features,
         structure=table.width if table else 0,
         classes=inputs.graph.num_classes,
+        task=inputs.graph.task.name,
         **asdict(config.student),
     )
     return stage, spec
@@ -161,7 +162,7 @@ def _teach(config: RunConfig, inputs: Inputs, out: Path, journal: Journal, repor
             one.save(out / "knowledge" / f"{number}-{one.name}.safetensors")
         aligned = tuple(one.aligned(observed) for one in inputs.knowledge)
         first = aligned[0]
-        val = accuracy(first.logits[observed.split.val], observed.y[observed.split.val])
+        val = observed.targets.score(first.logits[observed.split.val], observed.y[observed.split.val])
         heard = {"name": first.name, "parameters": None, "val": val, **evaluate_knowledge(first, graph)}
         return _Teaching(aligned, heard)
     if not config.hyper.needs_teacher:
@@ -200,7 +201,7 @@ def _taught_by_own(config: RunConfig, inputs: Inputs, teacher: OwnTeacher, out: 
     summary = {
         "name": said.name,
         "parameters": sum(parameter.numel() for parameter in teacher.parameters()),
-        "val": accuracy(said.logits[val], inputs.observed.y[val]),
+        "val": inputs.observed.targets.score(said.logits[val], inputs.observed.y[val]),
         "module": config.teacher.code,
         **evaluate_teacher(teacher, said, inputs.graph),
     }

@@ -11,7 +11,6 @@ from graph2mlp.students.base import Student
 from graph2mlp.teachers.extract import answer_all
 from graph2mlp.teachers.knowledge import TeacherKnowledge
 from graph2mlp.teachers.models import Teacher
-from graph2mlp.training.metrics import accuracy, agreement
 from graph2mlp.training.student import answer
 
 __all__ = [
@@ -28,25 +27,27 @@ PRODUCTION_SHARES = {"tran": 0.8, "ind": 0.2}
 
 
 def evaluate_student(student: Student, graph: GraphData, table: StructureTable | None) -> dict[str, float]:
-    """Accuracy per setting: `test`, or `tran`, `ind`, `prod`, `cold` when the split has unseen nodes."""
+    """The task's metric per setting: `test`, or `tran`, `ind`, `prod`, `cold` when the split has unseen nodes."""
     split = graph.split
-    seen = accuracy(answer(student, graph, table, split.test), graph.y[split.test])
+    score = graph.targets.score
+    seen = score(answer(student, graph, table, split.test), graph.y[split.test])
     if not split.unseen.numel():
         return {"test": seen}
     labels = graph.y[split.unseen]
-    ind, cold = (accuracy(answer(student, graph, table, split.unseen, cold=cold), labels) for cold in (False, True))
+    ind, cold = (score(answer(student, graph, table, split.unseen, cold=cold), labels) for cold in (False, True))
     return _production(seen, ind, cold)
 
 
 def evaluate_knowledge(knowledge: TeacherKnowledge, graph: GraphData) -> dict[str, float]:
-    """Accuracy of a teacher's recorded logits on the observed test nodes; unseen nodes need the network itself."""
-    seen = accuracy(knowledge.logits[knowledge.rows(graph.node_ids[graph.split.test])], graph.y[graph.split.test])
+    """The metric of a teacher's recorded logits on the observed test nodes; unseen nodes need the network itself."""
+    test = graph.split.test
+    seen = graph.targets.score(knowledge.logits[knowledge.rows(graph.node_ids[test])], graph.y[test])
     return {"tran" if graph.split.unseen.numel() else "test": seen}
 
 
 @torch.no_grad()
 def evaluate_teacher(teacher: Teacher, knowledge: TeacherKnowledge, graph: GraphData) -> dict[str, float]:
-    """Accuracy per setting. Unseen nodes are attached by their edges to observed nodes (`ind`), or by none (`cold`)."""
+    """The metric per setting. Unseen nodes come with their edges to observed nodes (`ind`), or with none (`cold`)."""
     seen = evaluate_knowledge(knowledge, graph)
     unseen = graph.split.unseen
     if not unseen.numel():
@@ -54,7 +55,7 @@ def evaluate_teacher(teacher: Teacher, knowledge: TeacherKnowledge, graph: Graph
 
     def ask(cold: bool) -> float:
         logits = teacher_answer(teacher, graph, cold=cold)
-        return accuracy(logits[unseen], graph.y[unseen])
+        return graph.targets.score(logits[unseen], graph.y[unseen])
 
     return _production(seen["tran"], ask(False), ask(True))
 
@@ -75,9 +76,10 @@ def teacher_answer(teacher: Teacher, graph: GraphData, *, cold: bool = False) ->
 def student_agreement(
     student: Student, knowledge: TeacherKnowledge, graph: GraphData, table: StructureTable | None
 ) -> float:
-    """Share of observed test nodes on which student and teacher name the same class."""
+    """How far student and teacher give the same answers on the observed test nodes (classes: the share of them)."""
     test = graph.split.test
-    return agreement(answer(student, graph, table, test), knowledge.logits[knowledge.rows(graph.node_ids[test])])
+    said = knowledge.logits[knowledge.rows(graph.node_ids[test])]
+    return graph.targets.agreement(answer(student, graph, table, test), said)
 
 
 def _production(tran: float, ind: float, cold: float) -> dict[str, float]:

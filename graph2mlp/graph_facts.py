@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from graph2mlp.data.arrays import DENSE_FROM
-from graph2mlp.data.graph import HIDDEN_LABEL, GraphData, csr_neighbours
+from graph2mlp.data.graph import GraphData, csr_neighbours
+from graph2mlp.data.targets import known_rows
+from graph2mlp.tasks import CLASSIFICATION, REGRESSION
 
 __all__ = ["GraphFacts", "advice", "fact_rows", "graph_facts"]
 
@@ -15,6 +18,7 @@ _QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.95, 1.0)
 _LOW_GAIN, _HIGH_GAIN = 0.1, 0.5
 """Homophily above chance, below and above which edges say little or much about the class."""
 _MANY_ISOLATED = 0.05
+_MOST_NAMED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +36,13 @@ class GraphFacts:
     one_way: float
     """Share of different edges whose other direction is not stored; NaN without edges."""
     homophily: float
-    """Share of edges between labelled nodes that join equal labels; NaN if there is none."""
+    """Share of edges between labelled nodes that join equal classes; of labels and quantities the correlation of both
+    ends, mean over columns. NaN if there is no such edge."""
     chance: float
-    """The same for edges drawn at random: the sum of squared class shares."""
+    """The same for edges drawn at random: the sum of squared class shares; 0 for a correlation."""
     labelled: int
     class_sizes: tuple[int, ...]
+    """Nodes of each class, or with each label; empty for quantities."""
     density: float
     """Share of features that are not zero."""
     constant: int
@@ -57,11 +63,12 @@ def graph_facts(graph: GraphData) -> GraphFacts:
     every = torch.repeat_interleave(torch.arange(count), degree)  # the target of each different edge
     key, reverse = every * count + neighbours, neighbours * count + every
     own = int((source == target).sum())
-    known = (graph.y[every] != HIDDEN_LABEL) & (graph.y[neighbours] != HIDDEN_LABEL)
+    rows = known_rows(graph.y)
+    both = rows[every] & rows[neighbours]
     touched = torch.zeros(count, dtype=torch.bool)
     touched[every], touched[neighbours] = True, True
-    labels = graph.y[graph.y != HIDDEN_LABEL]
-    sizes = torch.bincount(labels, minlength=graph.num_classes)
+    sizes = _sizes(graph, rows)
+    homophily, chance = _homophily(graph, every[both], neighbours[both], sizes)
     ordered = degree.sort().values
     values = graph.x.values() if graph.is_sparse else graph.x
     return GraphFacts(
@@ -71,13 +78,32 @@ def graph_facts(graph: GraphData) -> GraphFacts:
         self_edges=own,
         repeated=graph.num_edges - own - len(key),
         one_way=float((~torch.isin(reverse, key)).float().mean()),
-        homophily=float((graph.y[every] == graph.y[neighbours])[known].float().mean()),
-        chance=float((sizes / max(1, len(labels))).square().sum()),
-        labelled=len(labels),
+        homophily=homophily,
+        chance=chance,
+        labelled=int(rows.sum()),
         class_sizes=tuple(sizes.tolist()),
         density=int((values != 0).sum()) / (count * graph.num_features),
         constant=_constant_features(graph),
     )
+
+
+def _sizes(graph: GraphData, known: Tensor) -> Tensor:
+    if graph.task is REGRESSION:
+        return torch.empty(0, dtype=torch.long)
+    y = graph.y[known]
+    return torch.bincount(y, minlength=graph.num_classes) if graph.task is CLASSIFICATION else y.sum(0)
+
+
+def _homophily(graph: GraphData, target: Tensor, source: Tensor, sizes: Tensor) -> tuple[float, float]:
+    """How alike the ends of edges between labelled nodes are, and how alike they would be by chance."""
+    if graph.task is CLASSIFICATION:
+        chance = float((sizes / max(1, int(sizes.sum()))).square().sum())
+        return float((graph.y[target] == graph.y[source]).float().mean()), chance
+    one, other = graph.y[target].double(), graph.y[source].double()
+    one, other = one - one.mean(0), other - other.mean(0)
+    spread = (one.square().sum(0) * other.square().sum(0)).sqrt()
+    columns = (one * other).sum(0)[spread > 0] / spread[spread > 0]
+    return float(columns.mean()), 0.0  # of no column NaN, as of no edge
 
 
 def _constant_features(graph: GraphData) -> int:
@@ -93,17 +119,31 @@ def fact_rows(graph: GraphData, facts: GraphFacts) -> list[list[str]]:
     """(name, value) rows for a person."""
     parts = ", ".join(f"{name} {len(part)}" for name, part in graph.split.parts().items() if len(part))
     known = f"{facts.homophily:.2f} of the edges join equal labels ({facts.chance:.2f} by chance)"
+    if graph.task is not CLASSIFICATION:
+        known = f"the ends of edges correlate by {facts.homophily:.2f} (mean over {graph.task.units})"
     rows = [
         ["nodes", f"{graph.num_nodes:,}{_called(graph)}"],
         ["edges", _edges(graph, facts)],
         ["degree", _degrees(facts)],
         ["features", f"{graph.num_features:,}, {_percent(facts.density)} not zero, {_layout(graph)}"],
-        ["classes", f"{graph.num_classes} of {min(facts.class_sizes):,} to {max(facts.class_sizes):,} nodes"],
-        ["labels", f"{_percent(facts.labelled / graph.num_nodes)} of the nodes have one"],
+        _column_row(graph, facts),
+        ["labelled", f"{_percent(facts.labelled / graph.num_nodes)} of the nodes"],
         ["split", f"{parts} ({_percent(len(graph.split.train) / graph.num_nodes)} train)"],
         ["homophily", known if facts.homophily == facts.homophily else "unknown: no edge joins two labelled nodes"],
     ]
     return [*rows, *(["note", note] for note in graph.notes)]
+
+
+def _column_row(graph: GraphData, facts: GraphFacts) -> list[str]:
+    if graph.task is REGRESSION:
+        y = graph.y[known_rows(graph.y)]
+        listed = [
+            f"{name}: {float(column.mean()):.4g} ± {float(column.std(correction=0)):.4g}"
+            for name, column in zip(graph.class_names[:_MOST_NAMED], y.T, strict=False)
+        ]
+        return ["quantities", f"{graph.num_classes} ({', '.join(listed)}; mean and deviation)"]
+    sizes = f"{graph.num_classes} of {min(facts.class_sizes):,} to {max(facts.class_sizes):,} nodes"
+    return ["classes" if graph.task is CLASSIFICATION else "labels", sizes]
 
 
 def advice(graph: GraphData, facts: GraphFacts) -> list[str]:
@@ -136,7 +176,12 @@ def advice(graph: GraphData, facts: GraphFacts) -> list[str]:
             f"{facts.self_edges:,} self edges and {facts.repeated:,} repeats: teachers, structure and students of ours "
             "pass over self edges and count a repeat once; a teacher of your own sees the edges as stored."
         )
-    return lines + _feature_advice(graph, facts) + _label_advice(graph, facts)
+    lines += _feature_advice(graph, facts)
+    if graph.task is CLASSIFICATION:
+        lines += _class_advice(graph, facts)
+    if len(graph.split.val) < 100:
+        lines.append(f"{len(graph.split.val)} validation nodes select the model: expect luck; report several --seeds.")
+    return lines
 
 
 def _feature_advice(graph: GraphData, facts: GraphFacts) -> list[str]:
@@ -152,7 +197,7 @@ def _feature_advice(graph: GraphData, facts: GraphFacts) -> list[str]:
     return lines
 
 
-def _label_advice(graph: GraphData, facts: GraphFacts) -> list[str]:
+def _class_advice(graph: GraphData, facts: GraphFacts) -> list[str]:
     sizes = torch.bincount(graph.y[graph.split.train], minlength=graph.num_classes)
     lines = []
     if bool((sizes == 0).any()):
@@ -161,8 +206,6 @@ def _label_advice(graph: GraphData, facts: GraphFacts) -> list[str]:
     if max(facts.class_sizes) > 0.5 * facts.labelled and graph.num_classes > 2:
         share = _percent(max(facts.class_sizes) / facts.labelled)
         lines.append(f"One class has {share} of the labels: compare accuracies with that figure.")
-    if len(graph.split.val) < 100:
-        lines.append(f"{len(graph.split.val)} validation nodes select the model: expect luck; report several --seeds.")
     return lines
 
 

@@ -7,14 +7,17 @@ from dataclasses import asdict
 from pathlib import Path
 
 from graph2mlp.errors import DataError, require
+from graph2mlp.tasks import CLASSIFICATION, TASKS
 
 __all__ = ["describe"]
 
 Rows = list[list[str]]
 
 
-def describe(path: Path, *, root: Path | None = None) -> tuple[str, Rows]:
-    """A title, and (name, value) rows. Bundles are described without torch; `root` holds the raw files of named graphs.
+def describe(path: Path, *, root: Path | None = None, task: str = "auto") -> tuple[str, Rows]:
+    """A title, and (name, value) rows. Bundles are described without torch.
+
+    `root` holds the raw files of named graphs, `task` says what the labels of a graph are.
 
     Raises:
         Graph2MLPError: it is damaged, or not one of ours.
@@ -36,7 +39,7 @@ def describe(path: Path, *, root: Path | None = None) -> tuple[str, Rows]:
                 f"{path} is neither a run (no config.toml), nor a bundle (no bundle.json), nor a graph (no nodes.csv "
                 "or nodes.parquet)."
             )
-    return _graph(str(path), root)
+    return _graph(str(path), root, task)
 
 
 def _graph_names() -> list[str]:
@@ -72,14 +75,14 @@ def _bundle(path: Path) -> tuple[str, Rows]:
         for one in about.quantized
     ]
     return f"Bundle {path}", [
-        ["task", f"{about.task}, {len(about.class_names)} classes"],
+        ["task", f"{about.task}, {len(about.class_names)} {about.kind.units}"],
         ["regime", about.regime],
         ["student", student],
         ["inputs", inputs],
         ["preset", about.preset],
         ["stored smaller", "; ".join(stored) or "nothing"],
         ["gate", about.gate.summary() if about.gate else "not measured"],
-        ["accuracy of this file", metrics],
+        [f"{about.kind.metric} of this file", metrics],
         ["size", f"{bundle.size / 1024:.0f} KiB"],
         ["checksums", "intact"],
         ["self-check", check.summary()],
@@ -98,9 +101,10 @@ def _run(path: Path) -> tuple[str, Rows]:
         for key in ("val", "test", "tran", "ind", "prod", "cold")
         if key in result["student"]
     )
-    graph = result["graph"]
+    graph, task = result["graph"], TASKS[result.get("task", CLASSIFICATION.name)]
     return f"Run {path}", [
-        ["graph", f"{graph['name']}: {graph['nodes']} nodes, {graph['edges']} edges, {graph['classes']} classes"],
+        ["graph", f"{graph['name']}: {graph['nodes']} nodes, {graph['edges']} edges, {graph['classes']} {task.units}"],
+        ["task", f"{task.name}, figures are {task.metric}"],
         ["method", f"{result['method']}, {result['setting']}, seed {result['seed']}"],
         ["student", f"{student.regime} regime, {student.num_parameters:,} parameters; {scores}"],
         ["knowledge", ", ".join(parts) or "none"],
@@ -117,17 +121,17 @@ def _knowledge(path: Path) -> tuple[str, Rows]:
     return f"Knowledge {path}", [
         ["teacher", one.name],
         ["nodes", str(len(one.node_ids))],
-        ["classes", str(one.logits.size(1))],
+        ["columns", str(one.logits.size(1))],
         ["hidden layers", hidden or "none"],
         ["graph", one.graph],
         ["weights", one.weights],
     ]
 
 
-def _graph(name: str, root: Path | None) -> tuple[str, Rows]:
+def _graph(name: str, root: Path | None, task: str) -> tuple[str, Rows]:
     from graph2mlp.data.datasets import load_graph
     from graph2mlp.graph_facts import advice, fact_rows, graph_facts
 
-    graph = load_graph(name, root=root)
+    graph = load_graph(name, root=root, task=task)
     facts = graph_facts(graph)
     return f"Graph {name}", [*fact_rows(graph, facts), *(["so", line] for line in advice(graph, facts))]

@@ -27,8 +27,8 @@ class Contender:
     about: About
     prepare: Callable[[Ints], Call]
     """What is timed for a batch. What a client does before it asks is done here."""
-    labels: Callable[[Ints], Ints]
-    """The answers, `[B]`, by the way that is timed."""
+    labels: Callable[[Ints], NDArray[Any]]
+    """The answers, in the form of the truth `y`, by the way that is timed."""
     serve: Callable[[Ints], object] | None = None
     """Put a batch together and answer it, as a server would; None: takes no part in the server scenario."""
     any_batch: bool = False
@@ -50,10 +50,10 @@ def bundle_contenders(predictor: Predictor, requests: Requests, label: str) -> l
     def prepare(rows: Ints) -> Call:
         return predictor.prepare(Requests(**ask(rows)))
 
-    def prepared_labels(rows: Ints) -> Ints:
+    def prepared_labels(rows: Ints) -> NDArray[Any]:
         call = predictor.prepare(Requests(**ask(rows)))
         call()
-        return np.asarray(call.logits.argmax(1))
+        return predictor.manifest.kind.labels(call.logits)
 
     return [
         Contender(about=replace(about, what=_named(RUN_ONLY, label)), prepare=prepare, labels=prepared_labels),
@@ -66,8 +66,8 @@ def bundle_contenders(predictor: Predictor, requests: Requests, label: str) -> l
     ]
 
 
-def sample_requests(predictor: Predictor) -> tuple[Requests, Ints]:
-    """The requests a bundle carries, and their labels (-1 where unknown).
+def sample_requests(predictor: Predictor) -> tuple[Requests, NDArray[Any]]:
+    """The requests a bundle carries, and the truth about them (see `Task.known`).
 
     Raises:
         BundleError: there are none.
@@ -84,9 +84,10 @@ def _about(predictor: Predictor) -> About:
     """What a bundle is, and what it answers to its own sample on this machine."""
     manifest = predictor.manifest
     requests, y = sample_requests(predictor)
-    answered, known = predictor.predict(requests).labels, y >= 0
+    answered, kind = predictor.predict(requests).labels, manifest.kind
+    known = kind.known(y)
     stored = [manifest.files[name] for name in (MODEL, ORT_MODEL, EXTERNAL_DATA) if name in manifest.files]
-    accuracy = float((answered == y)[known].mean()) if known.any() else None
+    accuracy = kind.score(answered, y) if known.any() else None
     status = "ok"
     try:
         predictor.self_check()
@@ -101,7 +102,7 @@ def _about(predictor: Predictor) -> About:
         accuracy_n=int(known.sum()),
         sample_accuracy=accuracy,
         reported_accuracy=manifest.metrics.get("test", manifest.metrics.get("prod")),
-        same_labels=float((answered == predictor.bundle.sample()["labels"]).mean()),
+        same_labels=kind.agreement(answered, predictor.bundle.sample()["labels"]),
         status=status,
         bundle=str(predictor.bundle.path),
         preset=manifest.preset,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from graph2mlp.energy import find_energy
 from graph2mlp.errors import Graph2MLPError, RunError
@@ -19,6 +20,7 @@ from graph2mlp.latency_contender import Contender, bundle_contenders, sample_req
 from graph2mlp.latency_rows import FETCH, TORCH, About, Bench, Failure, Row, ServerRow
 from graph2mlp.latency_server import MAX_BATCH, Search, Server, highest_rate
 from graph2mlp.measure import Latency, measure_together, peak_rss_mb
+from graph2mlp.tasks import CLASSIFICATION, Task
 
 if TYPE_CHECKING:
     from graph2mlp.latency_teacher import Opponents, TeacherRun
@@ -47,12 +49,14 @@ class BenchTable:
     requests: Requests | None = None
     """Of the run; without one each bundle answers its own sample."""
     count: int = 0
-    y: Ints | None = None
-    teacher_labels: Ints | None = None
+    y: NDArray[Any] | None = None
+    kind: Task = CLASSIFICATION
+    teacher_labels: NDArray[Any] | None = None
 
     def add_run(self, opponents: Opponents, run: TeacherRun) -> None:
         """Teacher and torch student; from now on everyone answers the run's test nodes."""
         self.requests, self.y, self.count = opponents.requests, opponents.y, len(opponents.requests)
+        self.kind = opponents.kind
         with self.guard(FETCH):
             for contender in opponents.teachers():
                 self._add(contender, run.path, "teacher" if contender.about.what == FETCH else None)
@@ -93,21 +97,20 @@ class BenchTable:
                 about = replace(about, **self._scores(answered, about))
             self.contenders.append(replace(contender, about=about))
 
-    def _answers(self, contender: Contender) -> Ints:
+    def _answers(self, contender: Contender) -> NDArray[Any]:
         rows = np.random.default_rng(0).permutation(self.count)[:_CHECKED]
         if contender.any_batch:
             return contender.labels(rows)
         return np.concatenate([contender.labels(rows[i : i + _CHECK_BATCH]) for i in range(0, len(rows), _CHECK_BATCH)])
 
-    def _scores(self, answered: Ints, about: About) -> dict[str, Any]:
+    def _scores(self, answered: NDArray[Any], about: About) -> dict[str, Any]:
         assert self.y is not None
         y = self.y[np.random.default_rng(0).permutation(self.count)[:_CHECKED]]
-        known = y >= 0
-        teacher = self.teacher_labels
+        known, teacher = self.kind.known(y), self.teacher_labels
         return {
-            "accuracy": float((answered == y)[known].mean()) if known.any() else None,
+            "accuracy": self.kind.score(answered, y) if known.any() else None,
             "accuracy_n": int(known.sum()),
-            "agreement": None if teacher is None else float((answered == teacher).mean()),
+            "agreement": None if teacher is None else self.kind.agreement(answered, teacher),
         }
 
     def _cold(self, kind: str, path: Path, about: About) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, Protocol
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from graph2mlp.data.features import SparseRows
@@ -41,7 +42,8 @@ class Opponents:
         if not self._ids.numel():
             self._ids = torch.arange(self._graph.num_nodes)
         self.requests: Requests = node_requests(self._graph, self._ids, structure=self._table is not None)
-        self.y: Ints = self._graph.y[self._ids].numpy()
+        self.y: NDArray[Any] = self._graph.y[self._ids].numpy()
+        self.kind = self._graph.task
         neighbors = self.requests.neighbors
         self._neighbors = None if neighbors is None else torch.from_numpy(neighbors)
 
@@ -76,7 +78,7 @@ class Opponents:
         return Contender(
             about=self._about(what, "teacher", "graph", stored),
             prepare=lambda rows: partial(answer, ids[rows]),
-            labels=lambda rows: answer(ids[rows]).argmax(1).numpy(),
+            labels=lambda rows: self.kind.labels(answer(ids[rows]).numpy()),
             serve=lambda rows: answer(ids[rows]),
             any_batch=what == WHOLE,
         )
@@ -97,7 +99,7 @@ class Opponents:
         return Contender(
             about=self._about(what, kind, network.regime, _kilobytes(stored)),
             prepare=lambda rows: partial(answer, *ask(rows)),
-            labels=lambda rows: answer(*ask(rows)).argmax(1).numpy(),
+            labels=lambda rows: self.kind.labels(answer(*ask(rows)).numpy()),
             serve=lambda rows: answer(*ask(rows)),
         )
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["DeployGraphs", "GraphName", "KnowledgeFiles", "TeacherModule", "TeacherWeights"]
+__all__ = ["DeployGraphs", "GraphName", "KnowledgeFiles", "LabelTask", "TeacherModule", "TeacherWeights"]
 
 GraphName = Annotated[
     str,
@@ -23,6 +23,14 @@ DeployGraphs = Annotated[
         metavar="GRAPH",
         help="Another graph with the same features and classes, which nothing learns from: reported at the end; "
         "repeat for several.",
+    ),
+]
+LabelTask = Annotated[
+    str,
+    typer.Option(
+        "--task",
+        help="What the labels of your graph are: classification (a class each), multilabel (any of several) or "
+        "regression (quantities); auto tells the first two apart.",
     ),
 ]
 KnowledgeFiles = Annotated[

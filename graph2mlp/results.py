@@ -19,11 +19,11 @@ from graph2mlp.measure import environment, peak_rss_mb
 from graph2mlp.run import SCHEMA, versions
 from graph2mlp.structure.table import StructureTable
 from graph2mlp.students.base import Student
+from graph2mlp.tasks import CLASSIFICATION
 from graph2mlp.teachers.extract import weights_fingerprint
 from graph2mlp.teachers.knowledge import TeacherKnowledge
 from graph2mlp.teachers.models import Teacher
 from graph2mlp.training.loop import Fitted
-from graph2mlp.training.metrics import accuracy
 from graph2mlp.training.student import answer
 
 __all__ = ["Cost", "Finished", "run_result"]
@@ -62,13 +62,13 @@ class Finished:
         return self.knowledge[0] if self.knowledge else None
 
     def val(self, student: Student, table: StructureTable | None) -> float:
-        """Accuracy on the validation nodes, asked as known nodes."""
+        """The metric on the validation nodes, asked as known nodes."""
         ids = self.graph.split.val
-        return accuracy(answer(student, self.graph, table, ids), self.graph.y[ids])
+        return self.graph.targets.score(answer(student, self.graph, table, ids), self.graph.y[ids])
 
 
-def run_result(config: RunConfig, made: Finished) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The content of `result.json`, and of `breakdown.json`."""
+def run_result(config: RunConfig, made: Finished) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The content of `result.json`, and of `breakdown.json` (None for a task without right and wrong answers)."""
     graph, student, fitted = made.graph, made.student, made.fitted
     agree = student_agreement(student, made.first, graph, made.table) if made.first else None
     student_cost = Cost(fitted.seconds, fitted.cpu_seconds)
@@ -82,6 +82,8 @@ def run_result(config: RunConfig, made: Finished) -> tuple[dict[str, Any], dict[
             "features": graph.num_features,
             "classes": graph.num_classes,
         },
+        "task": graph.task.name,
+        "metric": graph.task.metric,
         "method": config.method,
         "setting": config.setting,
         "regime": student.regime,
@@ -112,20 +114,22 @@ def run_result(config: RunConfig, made: Finished) -> tuple[dict[str, Any], dict[
             answer_elsewhere(other, teacher=made.model, student=student, control=made.control, table=made.table)
             for other in made.deployed
         ]
+    if graph.task is not CLASSIFICATION:
+        return result | {"advice": run_advice(result, {})}, None
     details = breakdown(graph, made.table, student, made.control, knowledge=made.first, teacher=made.model)
     return result | {"advice": run_advice(result, details["parts"])}, details
 
 
 def _fcr(made: Finished) -> dict[str, Any] | None:
-    """What features contribute to the teacher's accuracy, on validation nodes; None without a teacher."""
-    if made.teacher is None:
+    """What features contribute to the teacher's accuracy, on validation nodes; None without a teacher, or classes."""
+    if made.teacher is None or made.graph.task is not CLASSIFICATION:
         return None
     observed = made.graph.observed()
     val = observed.split.val
     compared = {
         "gnn": float(made.teacher["val"]),
         "mlp": made.val(made.control, None),
-        "propagation": accuracy(label_propagation(observed)[val], observed.y[val]),
+        "propagation": observed.targets.score(label_propagation(observed)[val], observed.y[val]),
     }
     ratio = feature_contribution(**compared)
     return {"percent": ratio.percent if ratio.known else None, "reason": ratio.reason, **compared}

@@ -39,7 +39,7 @@ SCHEMA = 1
 def run_graph(config: RunConfig) -> GraphData:
     """The full graph of a run, with the split of its seed and setting."""
     root = Path(config.root) if config.root else None
-    graph = load_graph(config.graph, root=root, seed=config.seed, undirected=config.undirected)
+    graph = load_graph(config.graph, root=root, seed=config.seed, undirected=config.undirected, task=config.task)
     if config.setting == "production":
         graph = replace(graph, split=production_split(graph.split, config.seed))
     return graph

@@ -16,9 +16,11 @@ from graph2mlp.data.datasets import dataset_names
 from graph2mlp.data.graph import GraphData
 from graph2mlp.deployed import read_deployed
 from graph2mlp.errors import ConfigError, DataError, KnowledgeError, RunError
+from graph2mlp.methods import METHODS, method_class
 from graph2mlp.run import run_graph
+from graph2mlp.tasks import CLASSIFICATION
 from graph2mlp.teachers.extract import extract_knowledge
-from graph2mlp.teachers.files import as_logits, check_teaches, read_knowledge
+from graph2mlp.teachers.files import check_teaches, read_knowledge
 from graph2mlp.teachers.knowledge import TeacherKnowledge
 from graph2mlp.teachers.load_own import load_own_teacher
 from graph2mlp.teachers.own import OwnTeacher
@@ -49,6 +51,7 @@ def read_inputs(config: RunConfig, files: Sequence[Path] = ()) -> Inputs:
         raise ConfigError("Give --knowledge or a teacher of your own (--teacher-module, --teacher-weights), not both.")
     graph = run_graph(config)
     observed, deployed = graph.observed(), read_deployed(config, graph)
+    _check_task(config, graph)
     if config.graph not in dataset_names():  # a published split is taken as it is: Texas has a class of one node
         _check_classes(graph)
     if config.teacher.own and config.hyper.needs_teacher:
@@ -86,7 +89,18 @@ def check_same_inputs(inputs: Inputs, record: Path) -> None:
         )
 
 
+def _check_task(config: RunConfig, graph: GraphData) -> None:
+    if graph.task.name not in config.hyper.tasks:
+        able = [name for name in METHODS if graph.task.name in method_class(name).tasks]
+        raise ConfigError(
+            f"Method '{config.method}' is for {', '.join(config.hyper.tasks)}, but graph '{graph.name}' asks for "
+            f"{graph.task.name}. Methods that can do it: {', '.join(able)}."
+        )
+
+
 def _check_classes(graph: GraphData) -> None:
+    if graph.task is not CLASSIFICATION:
+        return
     sizes = torch.bincount(graph.y[graph.split.train], minlength=graph.num_classes)
     if bool((sizes == 0).any()):
         names = ", ".join(f"'{graph.class_names[int(c)]}'" for c in torch.nonzero(sizes == 0)[:3])
@@ -101,6 +115,6 @@ def _own_inputs(config: RunConfig, graph: GraphData, observed: GraphData) -> Inp
     teacher = load_own_teacher(config.teacher, observed)
     teacher.find_last_layer(observed)
     said = extract_knowledge(teacher, observed, name=config.teacher.label)
-    said = replace(said, logits=as_logits(said.logits))
+    said = replace(said, logits=observed.targets.as_logits(said.logits))
     check_teaches(said, observed, force=config.teacher.force)
     return Inputs(graph, observed, (said,), teacher)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from graph2mlp.console import table
+from graph2mlp.tasks import CLASSIFICATION
 
 if TYPE_CHECKING:
     from graph2mlp.export.auto import Choice
 
-__all__ = ["deploy_rows", "deploy_table", "preset_table", "result_line", "result_table"]
+__all__ = ["deploy_rows", "deploy_table", "metric_of", "preset_table", "result_line", "result_table"]
 
 _SETTINGS = ("test", "tran", "ind", "prod", "cold")
 
@@ -22,7 +24,7 @@ def result_line(result: dict[str, Any]) -> str:
     key = "test" if "test" in result["student"] else "prod"
     scores = {part: (result[part] or {}).get(key) for part in ("teacher", "mlp", "student")}
     parts = [f"{part} {100 * score:.2f} %" for part, score in scores.items() if score is not None]
-    return f"seed {result['seed']}: {key} accuracy: {', '.join(parts)}"
+    return f"seed {result['seed']}: {key} {metric_of(result)}: {', '.join(parts)}"
 
 
 def result_table(result: dict[str, Any]) -> Table:
@@ -47,17 +49,22 @@ def result_table(result: dict[str, Any]) -> Table:
         rows.append([name, *cells, f"{parameters:,}" if parameters else "-"])
     graph = first["graph"]
     seeds = f"{len(result['runs'])} seeds, mean ± deviation" if many else f"seed {first['seed']}"
-    title = f"{graph['name']}, {first['setting']}, {seeds}: accuracy in %"
+    title = f"{graph['name']}, {first['setting']}, {seeds}: {metric_of(first)} in %"
     student = first["student"]
     note = f"student: {first['regime']} regime, {student['layers']} layers, {student['hidden']} wide"
     return table(title, ["", *columns, "parameters"], rows, note=note)
 
 
 def deploy_table(result: dict[str, Any]) -> Table:
-    """Everyone on the graphs of `--deploy`: accuracy, of two classes also the area under the ROC curve."""
+    """Everyone on the graphs of `--deploy`: the metric, of two classes also the area under the ROC curve."""
     columns, rows = deploy_rows(result)
     note = "Nothing was learned from these graphs. The teacher reads their edges, the student features alone."
-    return table("Other graphs: accuracy (ROC AUC) in %", columns, rows, note=note)
+    return table(f"Other graphs: {metric_of(result)} (of two classes: ROC AUC) in %", columns, rows, note=note)
+
+
+def metric_of(result: Mapping[str, Any]) -> str:
+    """What the figures of a result are; of several seeds, that of the first."""
+    return str(result.get("runs", [result])[0].get("metric", CLASSIFICATION.metric))
 
 
 def deploy_rows(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -74,7 +81,7 @@ def deploy_rows(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
             cells.append(f"{means['accuracy']:.2f}" + (f" ({means['auc']:.2f})" if "auc" in means else ""))
         rows.append(cells)
     names = {"teacher": "teacher", "mlp": "plain MLP", "student": "student"}
-    return ["graph", "nodes", "largest class", *(names[one] for one in who)], rows
+    return ["graph", "nodes", "one answer for all", *(names[one] for one in who)], rows
 
 
 def _percent(value: float | None, spread: float | None) -> str:

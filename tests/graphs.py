@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,19 @@ def community_graph(*, sparse: bool = False, seed: int = 7, production: bool = F
         split=production_split(split, 0) if production else split,
         class_names=tuple("abc"),
     )
+
+
+def task_graph(task: str, **how: Any) -> GraphData:
+    """The community graph, asked for something else: which of two traits, or two quantities of different size."""
+    graph = community_graph(**how)
+    kind = graph.y.clone()
+    noise = torch.from_numpy(np.random.RandomState(3).randn(NODES, 2).astype(np.float32))
+    if task == "classification":
+        return graph
+    if task == "multilabel":
+        return replace(graph, y=torch.stack([kind > 0, kind < 2, kind == 1], 1).long(), class_names=("p", "q", "r"))
+    y = torch.stack([kind + 0.1 * noise[:, 0], 5e4 - 1e3 * kind + 100 * noise[:, 1]], 1)
+    return replace(graph, y=y, class_names=("age", "income"))
 
 
 def save_npz(graph: GraphData, path: Path, **changed: Any) -> Path:

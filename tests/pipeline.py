@@ -68,6 +68,7 @@ def make_stage(config: RunConfig, graph: GraphData) -> tuple[Stage, StudentSpec]
         features=graph.num_features,
         structure=table.width if table else 0,
         classes=graph.num_classes,
+        task=graph.task.name,
         **{name: getattr(config.student, name) for name in config.student.__dataclass_fields__},
     )
     return stage, spec

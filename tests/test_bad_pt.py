@@ -41,7 +41,7 @@ CASES: dict[str, tuple[Callable[[Data], Any], tuple[str, ...]]] = {
     "no labels": (_without("y"), ("no 'y'", "it has")),
     "half a split": (_without("val_mask"), ("test and train only",)),
     "regression": (_with(y=torch.rand(61)), ("integers", "regression")),
-    "several labels": (_with(y=torch.ones(61, 3, dtype=torch.long)), ("(61, 3)", "single-label")),
+    "several classes": (_with(y=torch.full((61, 3), 2)), ("(61, 3)", "one class per node")),
     "features as a list": (_with(x=[1, 2]), ("'x' must be a tensor", "list")),
     "short mask": (_with(train_mask=torch.ones(4, dtype=torch.bool)), ("mask train", "(4,)")),
     "NaN feature": (_with(x=torch.full((61, 3), float("nan"))), ("183 feature values", "NaN")),

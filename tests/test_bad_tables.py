@@ -68,7 +68,7 @@ CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
     "not UTF-8": (_write("nodes.csv", b"id,label,f\n\xff\xfe,b,1\n"), ("UTF-8", "nodes.csv")),
     "zero bytes": (_write("nodes.csv", b"id,label,f\n\x00\x00,b,1\n"), ("nodes.csv",)),
     "tabs": (_write("nodes.csv", "id\tlabel\tf\na\tb\t1\n"), ("no column 'label'", "id label f")),
-    "regression": (_write("nodes.csv", "id,label,f\na,0.25,1\nc,1.5,2\n"), ("'0.25'", "single-label", "regression")),
+    "regression": (_write("nodes.csv", "id,label,f\na,0.25,1\nc,1.5,2\n"), ("'0.25'", "classes", "--task regression")),
     "no label at all": (_write("nodes.csv", "id,label,f\na,,1\nc,-1,2\n"), ("no node has a label",)),
     "ids of two spellings": (
         lambda f: [_write("nodes.csv", "id,label,f\n7,a,1\n8,b,1\n")(f), _write("edges.csv", "src,dst\n07,8\n")(f)],

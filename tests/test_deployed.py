@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from graph2mlp.config import load_config, resolve_config
+from graph2mlp.data.targets import Classes
 from graph2mlp.deployed import answer_elsewhere
 from graph2mlp.errors import ConfigError
 from graph2mlp.run import open_run
@@ -18,7 +19,6 @@ from graph2mlp.students.base import StudentSpec
 from graph2mlp.students.mlp import MLPStudent
 from graph2mlp.teachers.config import TeacherConfig
 from graph2mlp.teachers.models import build_teacher
-from graph2mlp.training.metrics import accuracy
 from graph2mlp.training.student import answer
 from tests.cli import assert_one_line_error, distill, result_of
 from tests.graphs import community_graph, save_npz
@@ -54,10 +54,10 @@ def test_figures_are_those_of_the_files(run: Path, graphs: tuple[Path, Path]) ->
     assert found["majority"] == pytest.approx(21 / 61)
     everyone = torch.arange(61)
     said = answer(opened.student(), there, opened.structure(), everyone, cold=True)
-    assert found["student"]["accuracy"] == accuracy(said, there.y)
+    assert found["student"]["accuracy"] == Classes().score(said, there.y)
     teacher = opened.teacher()
     logits = teacher(there.features(), teacher.adjacency(there.edge_index, 61))[0]
-    assert found["teacher"]["accuracy"] == accuracy(logits, there.y)
+    assert found["teacher"]["accuracy"] == Classes().score(logits, there.y)
     assert 0 <= found["agreement"] <= 1
     assert "auc" not in found["student"], "three classes"
 
@@ -94,7 +94,7 @@ def test_two_classes_have_an_area_under_the_curve() -> None:
     found = answer_elsewhere(two, teacher=teacher, student=student, control=student, table=None)
     assert 0 <= found["student"]["auc"] <= 1
     rows = teacher(two.features(), teacher.adjacency(two.edge_index, 61), torch.full((61,), -1))[0]
-    assert found["teacher"]["accuracy"] == accuracy(rows, two.y)
+    assert found["teacher"]["accuracy"] == Classes().score(rows, two.y)
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from graph2mlp.config import load_config
+from graph2mlp.data.targets import Classes
 from graph2mlp.methods import METHODS, method_class
 from graph2mlp.run import open_run
-from graph2mlp.training.metrics import agreement
 from graph2mlp.training.student import answer
 from tests.cli import assert_one_line_error, distill, result_of
 from tests.graphs import community_graph, save_npz
@@ -104,17 +104,17 @@ def test_figures_are_those_of_the_files(run: Path) -> None:
     test = graph.split.test
     logits = answer(student, graph, table, test)
     key = "test" if result["setting"] == "transductive" else "tran"
-    assert float((logits.argmax(1) == graph.y[test]).float().mean()) == result["student"][key]
+    assert float((logits.argmax(1) == graph.y[test]).double().mean()) == result["student"][key]
     (knowledge,) = opened.knowledge()
     said = knowledge.logits[knowledge.rows(graph.node_ids[test])]
-    assert agreement(logits, said) == result["student"]["agreement"]
-    assert float((said.argmax(1) == graph.y[test]).float().mean()) == result["teacher"][key]
+    assert Classes().agreement(logits, said) == result["student"]["agreement"]
+    assert float((said.argmax(1) == graph.y[test]).double().mean()) == result["teacher"][key]
     unseen = graph.split.unseen
     assert not set(unseen.tolist()) & set(knowledge.node_ids.tolist())
     if len(unseen):
         for name, cold in (("ind", False), ("cold", True)):
             right = answer(student, graph, table, unseen, cold=cold).argmax(1) == graph.y[unseen]
-            assert float(right.float().mean()) == result["student"][name]
+            assert float(right.double().mean()) == result["student"][name]
 
 
 def test_teacher_on_unseen_nodes_by_hand(run: Path) -> None:
@@ -132,7 +132,7 @@ def test_teacher_on_unseen_nodes_by_hand(run: Path) -> None:
         adjacency = teacher.adjacency(torch.tensor(keep).T, graph.num_nodes)
         with torch.no_grad():
             logits = teacher(graph.features(), adjacency)[0][graph.split.unseen]
-        want = float((logits.argmax(1) == graph.y[graph.split.unseen]).float().mean())
+        want = float((logits.argmax(1) == graph.y[graph.split.unseen]).double().mean())
         assert result["teacher"][name] == want
 
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -16,7 +16,9 @@ from torch import Tensor
 
 from graph2mlp.data.features import sparse_csr
 from graph2mlp.data.graph import GraphData
-from graph2mlp.data.splits import Split, per_class_split
+from graph2mlp.data.label_arrays import AUTO, Array, named, typed_labels
+from graph2mlp.data.splits import Split, per_class_split, random_split
+from graph2mlp.data.targets import known_rows
 from graph2mlp.errors import DataError
 
 __all__ = [
@@ -25,13 +27,8 @@ __all__ = [
     "Array",
     "assemble",
     "both_directions",
-    "class_count",
     "feature_tensor",
-    "numbered",
-    "whole_labels",
 ]
-
-Array: TypeAlias = NDArray[Any]
 
 PARTS = ("train", "val", "test")
 """What a stored split must have; nodes in none of them only pass messages."""
@@ -55,25 +52,29 @@ def assemble(
     names: Array | None = None,
     notes: tuple[str, ...] = (),
     undirected: bool = False,
+    task: str = AUTO,
 ) -> GraphData:
-    """The graph of `x [N, F]`, `edge_index [2, E]`, `y [N]`; `where` (a file, or what was given) begins each complaint.
+    """The graph of `x [N, F]`, `edge_index [2, E]`, `y [N]` or `[N, C]` (see `typed_labels`).
 
-    `parts` holds `train`, `val` and `test` as positions or masks, or nothing: then 20 / 30 nodes per class are drawn
-    by `seed`. `undirected` adds the direction that is missing of each edge, and drops repeats.
+    `where` (a file, or what was given) begins each complaint. `parts` holds `train`, `val` and `test` as positions or
+    masks, or nothing: then `seed` draws 20 / 30 nodes per class, of a task without classes 60 / 20 / 20 % of all.
+    `undirected` adds the direction that is missing of each edge, and drops repeats.
 
     Raises:
         DataError: anything is of the wrong shape or type, out of range, not finite, or contradictory.
     """
-    labels = whole_labels(y, "y", where)
+    labels = typed_labels(y, task, where)
     for what, array in (("x", x), ("edge_index", edge_index)):
         if array.ndim != 2:
             raise DataError(f"{where}: {what} must have 2 dimensions, got shape {array.shape}.")
     if x.shape[0] != len(labels):
         raise DataError(f"{where}: x has {x.shape[0]} rows, but there are {len(labels)} labels: one each per node.")
     edges = torch.from_numpy(_numbers(edge_index, "edge_index", np.integer, where).astype(np.int64, copy=False))
-    count = class_count(labels, where)
-    if class_names and len(class_names) < count:
-        raise DataError(f"{where}: labels run to {count - 1}, but there are {len(class_names)} class names.")
+    columns = named(labels, where)
+    if class_names and (len(class_names) < len(columns) if labels.ndim == 1 else len(class_names) != len(columns)):
+        raise DataError(
+            f"{where}: labels need {len(columns)} names of classes, labels or quantities, got {len(class_names)}."
+        )
     split = _stored_split(parts, len(labels), where)
     if split is None:
         notes = (*notes, _DRAWN)
@@ -82,48 +83,18 @@ def assemble(
         x=feature_tensor(x if sp.issparse(x) else _numbers(np.asarray(x), "x", np.number, where)),
         edge_index=both_directions(edges) if undirected else edges,
         y=torch.from_numpy(labels),
-        split=split or per_class_split(labels, seed),
-        class_names=class_names or numbered(count),
+        split=split or _drawn_split(labels, seed),
+        class_names=class_names or columns,
         names=names,
         notes=notes,
     )
 
 
-def whole_labels(y: Array, name: str, where: str) -> NDArray[np.int64]:
-    """Labels as `[N]` int64, `-1` for unknown.
-
-    Raises:
-        DataError: they are no labels of single-label classification.
-    """
-    only = "Only single-label classification is done so far."
-    if np.issubdtype(y.dtype, np.floating) or np.iscomplexobj(y):
-        raise DataError(
-            f"{where}: labels {name} must be integers (a class number per node, -1 for unknown), got {y.dtype}. "
-            f"{only} Cast them if they are class numbers; regression has to wait."
-        )
-    if not np.issubdtype(y.dtype, np.integer):
-        raise DataError(f"{where}: labels {name} must be integers (a class number per node), got {y.dtype}.")
-    if y.ndim != 1:
-        raise DataError(f"{where}: labels must be int64 [nodes], got shape {y.shape}. {only}")
-    if not y.size:
-        raise DataError(f"{where}: there are no labels, so there are no nodes.")
-    return y.astype(np.int64)
-
-
-def class_count(labels: NDArray[np.int64], where: str) -> int:
-    """C, one more than the largest label; refused beyond one class per node, where the numbers are no class numbers."""
-    count = int(labels.max()) + 1
-    if count > max(2, len(labels)):
-        raise DataError(
-            f"{where}: the largest label is {count - 1}, more than the graph's {len(labels)} nodes. "
-            "Number the classes 0, 1, 2, ... without gaps."
-        )
-    return count
-
-
-def numbered(count: int) -> tuple[str, ...]:
-    """Class names where nothing better is known."""
-    return tuple(str(c) for c in range(count))
+def _drawn_split(labels: Array, seed: int) -> Split:
+    if labels.ndim == 1:
+        return per_class_split(labels, seed)
+    known = torch.nonzero(known_rows(torch.from_numpy(labels))).squeeze(1)
+    return random_split(len(known), seed).of(known)
 
 
 def feature_tensor(features: Array | sp.csr_matrix) -> Tensor:

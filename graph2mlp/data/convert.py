@@ -10,8 +10,9 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from graph2mlp.data.arrays import PARTS, Array, assemble
+from graph2mlp.data.arrays import PARTS, assemble
 from graph2mlp.data.graph import GraphData
+from graph2mlp.data.label_arrays import AUTO, Array
 from graph2mlp.data.labels import encode_labels, split_parts
 from graph2mlp.errors import DataError
 
@@ -31,10 +32,12 @@ def graph_from_arrays(
     class_names: Sequence[str] = (),
     names: Any = None,
     undirected: bool = False,
+    task: str = AUTO,
 ) -> GraphData:
-    """A graph of arrays or tensors: `x [N, F]` (dense, scipy or torch sparse), `edge_index [2, E]`, `y [N]` integers.
+    """A graph of arrays or tensors: `x [N, F]` (dense, scipy or torch sparse), `edge_index [2, E]`, and `y`.
 
-    `train`, `val`, `test` are positions or masks, all or none: without them `seed` draws 20 / 30 nodes per class.
+    `y` is a class number per node `[N]`, columns of 0 and 1 `[N, C]`, or with `task="regression"` quantities, `[N]` or
+    `[N, C]`. `train`, `val`, `test` are positions or masks, all or none: without them `seed` draws a split.
     `names [N]` are the caller's names of the nodes.
 
     Raises:
@@ -52,6 +55,7 @@ def graph_from_arrays(
         class_names=tuple(class_names),
         names=None if names is None else _array(names),
         undirected=undirected,
+        task=task,
     )
 
 
@@ -62,6 +66,7 @@ def graph_from_pyg(
     seed: int = 0,
     class_names: Sequence[str] = (),
     undirected: bool = False,
+    task: str = AUTO,
     where: str = "",
 ) -> GraphData:
     """A `torch_geometric.data.Data` with `x`, `edge_index`, `y` and, if it has them, `train_mask` and its relatives.
@@ -78,7 +83,8 @@ def graph_from_pyg(
     if hasattr(data, "num_graphs") and data.num_graphs > 1:
         raise DataError(f"{where} holds {data.num_graphs} graphs. Give one of them: batch.get_example(0).")
     held = data.to_dict()
-    return _from_parts(held, held, ("x", "edge_index", "y"), where, name, seed, class_names, undirected)
+    how: dict[str, Any] = {"name": name, "seed": seed, "class_names": class_names, "undirected": undirected}
+    return _from_parts(held, held, ("x", "edge_index", "y"), where, task=task, **how)
 
 
 def graph_from_dgl(
@@ -90,6 +96,7 @@ def graph_from_dgl(
     seed: int = 0,
     class_names: Sequence[str] = (),
     undirected: bool = False,
+    task: str = AUTO,
 ) -> GraphData:
     """A homogeneous DGL graph: `ndata[features]`, `ndata[label]` and, if there, `ndata["train_mask"]` and relatives.
 
@@ -103,7 +110,8 @@ def graph_from_dgl(
     held = {**dict(graph.ndata), "edge_index": torch.stack([source, target]).long()}
     edge_names = {f"edata['{key}']": value for key, value in dict(graph.edata).items() if not key.startswith("_")}
     listed = {**held, **edge_names}
-    return _from_parts(held, listed, (features, "edge_index", label), where, name, seed, class_names, undirected)
+    how: dict[str, Any] = {"name": name, "seed": seed, "class_names": class_names, "undirected": undirected}
+    return _from_parts(held, listed, (features, "edge_index", label), where, task=task, **how)
 
 
 def graph_from_networkx(
@@ -114,11 +122,13 @@ def graph_from_networkx(
     split: str = "split",
     name: str = "graph",
     seed: int = 0,
+    task: str = AUTO,
 ) -> GraphData:
     """A NetworkX graph. Nodes of any name; the names are kept.
 
     `features` is one attribute of the nodes that holds a list of numbers, or several that hold a number each; `label`
-    (text or whole number) may be missing at nodes whose class is unknown; `split` ("train", "val", "test") may be
+    (text or whole number; of several labels a list of them; a number with task="regression") may be missing at nodes
+    where it is unknown; `split` ("train", "val", "test") may be
     missing altogether. An undirected graph gets both directions of each edge. Edge attributes are not used.
 
     Raises:
@@ -132,7 +142,7 @@ def graph_from_networkx(
             found = ", ".join(map(str, about)) or "nothing"
             raise DataError(f"{where}: node {node!r} has no attribute '{missing[0]}' (it has: {found}).")
         rows.append(about[features] if isinstance(features, str) else [about[key] for key in wanted])
-        labels.append("" if about.get(label) is None else str(about[label]))
+        labels.append(_label_cell(about.get(label)))
         parts.append(str(about.get(split) or ""))
     try:
         x = np.array(rows, dtype=np.float64)
@@ -140,7 +150,7 @@ def graph_from_networkx(
         raise DataError(f"{where}: features must be lists of numbers, all of one length ({error}).") from None
     position = {node: number for number, node in enumerate(graph.nodes)}
     edges = np.array([(position[edge[0]], position[edge[1]]) for edge in graph.edges], dtype=np.int64).reshape(-1, 2).T
-    y, class_names = encode_labels(np.array(labels, dtype=str), where)
+    y, class_names = encode_labels(np.array(labels, dtype=str), where, task)
     whole = all(type(node) is int for node in graph.nodes)
     return assemble(
         name=name,
@@ -154,7 +164,15 @@ def graph_from_networkx(
         names=np.array(list(graph.nodes) if whole else [str(node) for node in graph.nodes]),
         notes=() if not _edge_attributes(graph) else (f"edge attributes {_edge_attributes(graph)} are not used",),
         undirected=not graph.is_directed(),
+        task=task,
     )
+
+
+def _label_cell(value: Any) -> str:
+    """As a table would hold it (see `encode_labels`)."""
+    if isinstance(value, list | tuple | set | frozenset):
+        return ";".join(sorted(map(str, value))) or "-"
+    return "" if value is None else str(value)
 
 
 def _from_parts(
@@ -162,10 +180,9 @@ def _from_parts(
     listed: Mapping[str, Any],
     keys: tuple[str, str, str],
     where: str,
-    name: str,
-    seed: int,
+    *,
     class_names: Sequence[str],
-    undirected: bool,
+    **how: Any,
 ) -> GraphData:
     """A graph of what PyG or DGL call by name: features, edges, labels (`keys`) and masks; `listed` is all there is."""
     for key in keys:
@@ -179,16 +196,14 @@ def _from_parts(
     used = {*keys, *(f"{part}_mask" for part in PARTS), "num_nodes"}
     left = sorted(str(key) for key, value in listed.items() if key not in used and value is not None)
     return assemble(
-        name=name,
         where=where,
         x=_features(x),
         edge_index=_array(edge_index),
         y=_array(y[:, 0] if y.dim() == 2 and y.size(1) == 1 else y),
-        parts={part: _mask(mask, seed) for part, mask in masks.items()},
-        seed=seed,
+        parts={part: _mask(mask, how["seed"]) for part, mask in masks.items()},
         class_names=tuple(class_names),
         notes=(f"not used: {', '.join(left)}",) if left else (),
-        undirected=undirected,
+        **how,
     )
 
 

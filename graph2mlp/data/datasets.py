@@ -15,18 +15,21 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from graph2mlp.atomic import atomic_path
 from graph2mlp.data.digits import digits
 from graph2mlp.data.folder import read_folder
 from graph2mlp.data.graph import GraphData
 from graph2mlp.data.heterophilous import geom_gcn_files, read_geom_gcn, read_platonov
+from graph2mlp.data.label_arrays import AUTO
 from graph2mlp.data.npz import read_graph, read_raw
 from graph2mlp.data.ogb import download_ogb, read_ogb
 from graph2mlp.data.planetoid import read_planetoid
 from graph2mlp.data.splits import per_class_split, random_split
 from graph2mlp.data.twitch import COUNTRIES, read_twitch
 from graph2mlp.errors import DataError, suggest
+from graph2mlp.tasks import CLASSIFICATION
 
 __all__ = ["data_root", "dataset_names", "is_graph_path", "load_graph"]
 
@@ -70,18 +73,27 @@ def data_root(root: Path | None = None) -> Path:
 
 
 def load_graph(
-    name: str, *, root: Path | None = None, seed: int = 0, download: bool = True, undirected: bool = False
+    name: str,
+    *,
+    root: Path | None = None,
+    seed: int = 0,
+    download: bool = True,
+    undirected: bool = False,
+    task: str = AUTO,
 ) -> GraphData:
     """The graph called `name` with the split of `seed`, or the graph in the file or folder `name`.
 
-    `undirected` adds the missing direction of each edge of a file; named graphs are undirected as they come.
+    `undirected` adds the missing direction of each edge of a file; named graphs are undirected as they come, and their
+    nodes are to be classified. `task` says what the labels of a file are.
 
     Raises:
         DataError: the name is unknown, or raw files are missing and cannot be downloaded.
     """
     path = Path(name)
     if name not in dataset_names() and is_graph_path(name):
-        return _load_path(path, seed, undirected)
+        return _load_path(path, seed, undirected=undirected, task=task)
+    if name in dataset_names() and task not in (AUTO, CLASSIFICATION.name):
+        raise DataError(f"The nodes of '{name}' have classes, so the task is classification (got --task {task}).")
     if name == "digits":
         return digits(seed)
     if name not in dataset_names():
@@ -130,17 +142,17 @@ def is_graph_path(name: str) -> bool:
     return bool(Path(name).suffix) or "/" in name or Path(name).exists()
 
 
-def _load_path(path: Path, seed: int, undirected: bool) -> GraphData:
+def _load_path(path: Path, seed: int, **how: Any) -> GraphData:
     if not path.exists():
         raise DataError(f"No such graph file: {path}. {suggest(str(path), dataset_names())}")
     if path.is_dir():
-        return read_folder(path, seed, undirected=undirected)
+        return read_folder(path, seed, **how)
     if path.suffix == ".npz":
-        return read_graph(path, seed, undirected=undirected)
+        return read_graph(path, seed, **how)
     if path.suffix == ".pt":
         from graph2mlp.data.pt import read_pt  # loads PyG, which takes seconds
 
-        return read_pt(path, seed, undirected=undirected)
+        return read_pt(path, seed, **how)
     raise DataError(
         f"Cannot read {path}: expected an .npz file with x, edge_index and y, PyG's Data in a .pt file, "
         "a folder with nodes.csv and edges.csv (or parquet), or a known graph name."

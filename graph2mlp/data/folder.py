@@ -1,7 +1,8 @@
 """A graph in a folder: `nodes.csv` or `nodes.parquet`, and `edges.csv` or `edges.parquet`; or folders of such files.
 
-Nodes: `id` (any text or whole number; without it a node is called by its row, from 0), `label` (or `y`; words or whole
-numbers, empty where unknown), optionally `split` (train, val, test or empty); every other column is a feature.
+Nodes: `id` (any text or whole number; without it a node is called by its row, from 0), `label` (or `y`; empty where
+unknown: a word or whole number, of several labels the words separated by `;` or `-` for none of them, or a quantity),
+optionally `split` (train, val, test or empty); every other column is a feature.
 Edges: `source` and `target` (or `src` and `dst`), by id; other columns, weights included, are not used.
 """
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from graph2mlp.data.arrays import assemble
 from graph2mlp.data.columns import Columns, positions_of
 from graph2mlp.data.graph import GraphData
+from graph2mlp.data.label_arrays import AUTO
 from graph2mlp.data.labels import encode_labels, split_parts
 from graph2mlp.data.parts import has_table, read_manifest, read_parts
 from graph2mlp.errors import DataError
@@ -32,8 +34,8 @@ def is_graph_folder(path: Path) -> bool:
     return path.is_dir() and any(has_table(path, stem) for stem in _STEMS)
 
 
-def read_folder(folder: Path, seed: int, *, undirected: bool = False) -> GraphData:
-    """The graph in `folder`; without a column `split` it is drawn by `seed`, 20 / 30 nodes per class.
+def read_folder(folder: Path, seed: int, *, undirected: bool = False, task: str = AUTO) -> GraphData:
+    """The graph in `folder`; without a column `split` it is drawn by `seed` (see `assemble`).
 
     Raises:
         DataError: a table or column is missing, an id comes twice, or an edge names a node that is not there.
@@ -49,7 +51,7 @@ def read_folder(folder: Path, seed: int, *, undirected: bool = False) -> GraphDa
         raise DataError(f"{nodes.path} has no feature columns (it has: {there}). An MLP needs at least one number.")
     ids = _ids(nodes)
     where = f"{nodes.path}, column '{label}'"
-    y, class_names = encode_labels(nodes.words[label], where)
+    y, class_names = encode_labels(nodes.words[label], where, task)
     parts = {}
     if "split" in nodes.words:
         parts = split_parts(nodes.words["split"].astype(str), f"{nodes.path}, column 'split'")
@@ -65,6 +67,7 @@ def read_folder(folder: Path, seed: int, *, undirected: bool = False) -> GraphDa
         names=ids if "id" in nodes.words else None,
         notes=_notes(edges),
         undirected=undirected,
+        task=task,
     )
 
 

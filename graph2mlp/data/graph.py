@@ -16,20 +16,21 @@ from torch import Tensor
 
 from graph2mlp.data.features import Features, all_finite, as_tensor, take_rows
 from graph2mlp.data.splits import Split
+from graph2mlp.data.targets import HIDDEN_LABEL, Targets, known_rows, targets_of, task_of, unknown_like
 from graph2mlp.errors import DataError
+from graph2mlp.tasks import CLASSIFICATION, MULTILABEL, REGRESSION, Task
 
 __all__ = ["HIDDEN_LABEL", "GraphData", "csr_neighbours"]
-
-HIDDEN_LABEL = -1
-"""The label of a node whose class is unknown, or must not be read in training."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class GraphData:
-    """A graph for node classification: N nodes, E directed edges, F features, C classes.
+    """A graph whose nodes are to be answered for: N nodes, E directed edges, F features, C columns in an answer.
 
     Shapes: `x [N, F]` float32, dense or torch CSR; `edge_index [2, E]` int64 (source, target; an undirected edge is
-    stored both ways); `y [N]` int64, `HIDDEN_LABEL` where unknown; `node_ids [N]` int64: the id of each node in the
+    stored both ways); `y`, whose form says the task: classes `[N]` int64, any number of labels `[N, C]` int64 of 0 and
+    1 (`HIDDEN_LABEL` where unknown), or quantities `[N, C]` float32 (NaN where unknown); `class_names` of the C
+    classes, labels or quantities; `node_ids [N]` int64: the id of each node in the
     graph it was cut from, its own position unless this is a subgraph; `names [N]` int64 or text: what the user calls
     each node, None where positions are its only names. `notes` say what a reader found and left out.
 
@@ -60,7 +61,7 @@ class GraphData:
             self._fail(f"there must be one name for each of {self.num_nodes} nodes, got shape {self.names.shape}.")
         self.split.check(self.num_nodes)
         labelled = self.y[torch.cat([self.split.train, self.split.val])]
-        if bool((labelled == HIDDEN_LABEL).any()):
+        if not bool(known_rows(labelled).all()):
             raise DataError(f"Graph '{self.name}': a training or validation node has no label.")
 
     @property
@@ -77,7 +78,18 @@ class GraphData:
 
     @property
     def num_classes(self) -> int:
+        """C, the columns of an answer: classes, labels or quantities."""
         return len(self.class_names)
+
+    @cached_property
+    def targets(self) -> Targets:
+        """What learning from the labels means here."""
+        return targets_of(self.y, self.split.train)
+
+    @property
+    def task(self) -> Task:
+        """How answers are read and scored."""
+        return self.targets.task
 
     @property
     def is_sparse(self) -> bool:
@@ -93,7 +105,7 @@ class GraphData:
 
         Nodes keep their order; `node_ids` says which node of this graph each one is.
         """
-        y = torch.full_like(self.y, HIDDEN_LABEL)
+        y = unknown_like(self.y)
         for part in (self.split.train, self.split.val):
             y[part] = self.y[part]
         if not self.split.unseen.numel():
@@ -198,13 +210,26 @@ class GraphData:
             self._fail(f"an edge names node {bad}, but nodes run from 0 to {self.num_nodes - 1}.")
 
     def _check_labels(self) -> None:
-        if self.y.shape != (self.num_nodes,) or self.y.dtype != torch.long:
-            self._fail(f"labels must be int64 [{self.num_nodes}], got {self.y.dtype} {list(self.y.shape)}.")
-        if self.num_classes < 2:
+        task = task_of(self.y)
+        shape = (self.num_nodes,) if task is CLASSIFICATION else (self.num_nodes, self.num_classes)
+        dtype = torch.float32 if task is REGRESSION else torch.long
+        if self.y.shape != shape or self.y.dtype != dtype:
+            kind = str(dtype).removeprefix("torch.")
+            self._fail(f"labels must be {kind} {list(shape)}, got {self.y.dtype} {list(self.y.shape)}.")
+        if task is CLASSIFICATION and self.num_classes < 2:
             self._fail(f"classification needs at least 2 classes, got {self.num_classes}.")
+        if not self.num_classes:
+            self._fail(f"{task.name} needs at least one {task.unit}, got none.")
+        if task is REGRESSION:
+            if bool((self.y.isnan().any(1) != self.y.isnan().all(1)).any()) or bool(self.y.isinf().any()):
+                self._fail("a node's quantities must be all known (finite) or all unknown (NaN).")
+            return
+        most = self.num_classes - 1 if task is CLASSIFICATION else 1
         low, high = int(self.y.min()), int(self.y.max())
-        if low < HIDDEN_LABEL or high >= self.num_classes:
-            self._fail(f"labels must be 0 to {self.num_classes - 1} (or -1, unknown), got {low} to {high}.")
+        if low < HIDDEN_LABEL or high > most:
+            self._fail(f"labels must be 0 to {most} (or -1, unknown), got {low} to {high}.")
+        if task is MULTILABEL and bool(((self.y < 0).any(1) != (self.y < 0).all(1)).any()):
+            self._fail("a node's labels must be all known (0 or 1) or all unknown (-1).")
 
 
 def csr_neighbours(edge_index: Tensor, num_nodes: int, *, self_loops: bool = False) -> tuple[Tensor, Tensor]:

@@ -5,25 +5,36 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from graph2mlp.data.arrays import PARTS, Array
-from graph2mlp.data.graph import HIDDEN_LABEL
+from graph2mlp.data.arrays import PARTS
+from graph2mlp.data.label_arrays import AUTO, Array
+from graph2mlp.data.targets import HIDDEN_LABEL
 from graph2mlp.errors import DataError, suggest
+from graph2mlp.tasks import MULTILABEL, REGRESSION
 
 __all__ = ["encode_labels", "split_parts"]
 
-_UNKNOWN = ("", "nan", "NaN", str(HIDDEN_LABEL))
+_EMPTY = ("", "nan", "NaN")
+_UNKNOWN = (*_EMPTY, str(HIDDEN_LABEL))
+_BETWEEN, _NONE = ";", "-"
+"""Between the labels of one node, and in place of them where it has none."""
 _PART_WORDS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
-def encode_labels(column: Array, where: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Class numbers `[N]` and class names, of labels in words or whole numbers `[N]`.
+def encode_labels(column: Array, where: str, task: str = AUTO) -> tuple[Array, tuple[str, ...]]:
+    """Labels in the form of `task` (`auto`: classes) and the names of its columns, of one cell per node `[N]`.
 
-    The different labels are the classes: whole numbers in their order, words in the alphabet's. An empty cell, `nan` or
-    -1 is an unknown label.
+    The different words, or whole numbers, are the classes or labels: numbers in their order, words in the alphabet's.
+    An empty cell, `nan` or -1 (-1 is a quantity like any other) is unknown.
 
     Raises:
-        DataError: the labels are numbers with fractions, or there are none.
+        DataError: classes are numbers with fractions, quantities are words, or no label is known.
     """
+    if task == REGRESSION.name:
+        return _quantities(column, where), ("y",)
+    return _label_lists(column, where) if task == MULTILABEL.name else _classes(column, where)
+
+
+def _classes(column: Array, where: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     values = _whole(column, where)
     unknown = np.isin(values, _UNKNOWN) if values.dtype.kind == "U" else values == HIDDEN_LABEL
     if bool(unknown.all()):
@@ -32,6 +43,46 @@ def encode_labels(column: Array, where: str) -> tuple[NDArray[np.int64], tuple[s
     y = np.full(len(values), HIDDEN_LABEL, dtype=np.int64)
     y[~unknown] = number
     return y, tuple(str(name) for name in classes)
+
+
+def _label_lists(column: Array, where: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    cells = column.astype(str)
+    known = ~np.isin(cells, _UNKNOWN)
+    lists = [[word.strip() for word in cell.split(_BETWEEN)] if cell != _NONE else [] for cell in cells[known].tolist()]
+    names = sorted({word for words in lists for word in words})
+    if not names or "" in names:
+        raise DataError(
+            f"{where}: {'a label is empty' if names else 'no node has a label'}. Write them as 'a{_BETWEEN}b', "
+            f"'{_NONE}' for a node with none of them, and leave unknown ones empty."
+        )
+    place = {name: number for number, name in enumerate(names)}
+    y = np.full((len(cells), len(names)), HIDDEN_LABEL, dtype=np.int64)
+    y[known] = 0
+    for row, words in zip(np.nonzero(known)[0], lists, strict=True):
+        y[row, [place[word] for word in words]] = 1
+    return y, tuple(names)
+
+
+def _quantities(column: Array, where: str) -> NDArray[np.float32]:
+    cells = column.astype(str)
+    known = ~np.isin(cells, _EMPTY)
+    y = np.full(len(cells), np.nan)
+    try:
+        y[known] = cells[known].astype(np.float64)
+    except ValueError:
+        word = next(cell for cell in cells[known].tolist() if not _is_number(cell))
+        raise DataError(f"{where}: '{word[:40]}' is no number, which --task regression needs.") from None
+    if not known.any():
+        raise DataError(f"{where}: no node has a label. Fill the column at least for nodes to learn from.")
+    return y.astype(np.float32)[:, None]
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def split_parts(column: Array, where: str) -> dict[str, Array]:
@@ -60,8 +111,8 @@ def _whole(column: Array, where: str) -> Array:
         return column
     if fractions := [word for word, number in zip(known, numbers, strict=True) if number != np.floor(number)]:
         raise DataError(
-            f"{where}: labels are numbers with fractions, such as '{fractions[0]}'. Only single-label "
-            "classification is done so far; regression has to wait."
+            f"{where}: labels are numbers with fractions, such as '{fractions[0]}', so they are no "
+            "classes. If they are quantities, add --task regression."
         )
     if any(str(word).removesuffix(".0") != f"{number:.0f}" for word, number in zip(known, numbers, strict=True)):
         return column  # 007 is a name

@@ -15,11 +15,13 @@ import torch
 from torch import Tensor
 
 from graph2mlp.atomic import atomic_path
-from graph2mlp.data.arrays import DENSE_FROM, PARTS, assemble, class_count, feature_tensor, numbered, whole_labels
+from graph2mlp.data.arrays import DENSE_FROM, PARTS, assemble, feature_tensor
 from graph2mlp.data.graph import GraphData
+from graph2mlp.data.label_arrays import AUTO, class_count, numbered, whole_labels
 from graph2mlp.data.mapped import map_member, write_aligned
 from graph2mlp.data.splits import Split, per_class_split
 from graph2mlp.errors import DataError
+from graph2mlp.tasks import CLASSIFICATION
 
 __all__ = ["DENSE_FROM", "UNREADABLE", "RawGraph", "read_graph", "read_raw", "save_graph"]
 
@@ -122,15 +124,18 @@ def read_raw(path: Path) -> RawGraph:
     return RawGraph(_csr(arrays, "adj", path), features, labels, names if len(names) == count else numbered(count))
 
 
-def read_graph(path: Path, seed: int, *, undirected: bool = False) -> GraphData:
-    """A user's `.npz` file as a graph; without stored masks the split is 20 / 30 nodes per class.
+def read_graph(path: Path, seed: int, *, undirected: bool = False, task: str = AUTO) -> GraphData:
+    """A user's `.npz` file as a graph; without stored masks `seed` draws the split (see `assemble`).
 
     Plain layout: `x [N, F]` (or `x_data`, `x_indices`, `x_indptr`, `x_shape`, the parts of a CSR matrix), `edge_index
-    [2, E]`, `y [N]`, optionally `train`, `val`, `test` (positions, or masks of length N), `class_names [C]` and
-    `node_names [N]`. Edges are taken as they are, unless `undirected` adds the directions that are missing.
+    [2, E]`, `y [N]` or `[N, C]`, optionally `train`, `val`, `test` (positions, or masks of length N), `class_names
+    [C]`, `node_names [N]` and `task`, which holds unless another is given. Edges are taken as they are, unless
+    `undirected` adds the directions that are missing.
     """
     arrays = load_arrays(path)
     if "adj_data" in arrays:
+        if task not in (AUTO, CLASSIFICATION.name):
+            raise DataError(f"{path} has the gnn-benchmark layout, whose labels are classes (got --task {task}).")
         raw = read_raw(path).undirected()
         return raw.graph(path.stem, per_class_split(raw.labels, seed))
     sparse = "x_data" in arrays
@@ -150,6 +155,7 @@ def read_graph(path: Path, seed: int, *, undirected: bool = False) -> GraphData:
         class_names=tuple(str(name) for name in np.ravel(arrays.get("class_names", ()))),
         names=arrays.get("node_names"),
         undirected=undirected,
+        task=str(arrays["task"]) if task == AUTO and "task" in arrays else task,
     )
 
 
@@ -162,7 +168,7 @@ def save_graph(graph: GraphData, path: Path) -> Path:
     if path.suffix != ".npz":
         raise DataError(f"A graph is saved as an .npz file, got '{path}'.")
     arrays = {"edge_index": graph.edge_index.numpy(), "y": graph.y.numpy(), "class_names": np.array(graph.class_names)}
-    arrays |= {name: graph.split.parts()[name].numpy() for name in PARTS}
+    arrays |= {name: graph.split.parts()[name].numpy() for name in PARTS} | {"task": np.array(graph.task.name)}
     if graph.names is not None:
         arrays["node_names"] = graph.names
     if graph.is_sparse:

@@ -20,6 +20,7 @@ from torch_geometric.data.storage import BaseStorage, EdgeStorage, GlobalStorage
 
 from graph2mlp.data.convert import graph_from_pyg
 from graph2mlp.data.graph import GraphData
+from graph2mlp.data.label_arrays import AUTO
 from graph2mlp.errors import DataError
 
 __all__ = ["read_pt", "safe_torch_load"]
@@ -54,7 +55,7 @@ def safe_torch_load(path: Path, allowed: list[Any] | None = None, *, remedy: str
         raise DataError(f"{path} is not a file of torch.save, or is damaged ({reason[:120]}). Save it again.") from None
 
 
-def read_pt(path: Path, seed: int, *, undirected: bool = False) -> GraphData:
+def read_pt(path: Path, seed: int, *, undirected: bool = False, task: str = AUTO) -> GraphData:
     """The graph of a `Data`, of its dictionary, or of an `InMemoryDataset` that holds one graph.
 
     Raises:
@@ -62,7 +63,7 @@ def read_pt(path: Path, seed: int, *, undirected: bool = False) -> GraphData:
     """
     try:
         data = _single_graph(safe_torch_load(path, _CONTAINERS), path)
-        return graph_from_pyg(data, name=path.stem, seed=seed, undirected=undirected, where=str(path))
+        return graph_from_pyg(data, name=path.stem, seed=seed, undirected=undirected, task=task, where=str(path))
     except DataError:
         raise
     except Exception as error:  # the insides of PyG's containers come from the file, and may be anything

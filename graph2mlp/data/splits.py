@@ -55,6 +55,10 @@ class Split:
             if not self.parts()[name].numel():
                 raise DataError(f"The split has no node in '{name}': there is nothing {why}. Put at least one there.")
 
+    def of(self, nodes: Tensor) -> Split:
+        """The split of `nodes [M]` whose positions among those nodes this one names."""
+        return Split(**{name: nodes[part] for name, part in self.parts().items()})
+
     def relabel(self, position: Tensor) -> Split:
         """The split after moving node i to `position[i]`; nodes with position -1 are dropped."""
 

@@ -9,7 +9,7 @@ from typing import ClassVar, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from graph2mlp.data.graph import HIDDEN_LABEL
+from graph2mlp.data.targets import known_rows
 from graph2mlp.kernels import NeighbourIndex
 from graph2mlp.students.base import StudentInput, StudentOutput
 
@@ -38,8 +38,8 @@ class Partners:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """B training rows. `ids [B]` are positions in the observed graph; `labels [B]` are `HIDDEN_LABEL` off the training
-    set, so no loss can read a validation or test label.
+    """B training rows. `ids [B]` are positions in the observed graph; `labels [B]`, or `[B, C]`, are unknown off the
+    training set, so no loss can read a validation or test label.
     """
 
     ids: Tensor
@@ -55,7 +55,7 @@ class Batch:
 
     def labelled(self) -> Tensor:
         """Rows with a training label, `[B]` bool."""
-        return self.labels != HIDDEN_LABEL
+        return known_rows(self.labels)
 
     def first(self, count: int) -> Batch:
         """What the first `count` rows are compared with; their inputs are not cut, since the caller holds them."""

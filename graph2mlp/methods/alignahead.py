@@ -18,6 +18,7 @@ from graph2mlp.losses.base import Batch, LossTerms
 from graph2mlp.losses.labels import HardLabels
 from graph2mlp.methods.base import Method, Settings, Stage, Team
 from graph2mlp.students.base import Student, StudentOutput, StudentSpec
+from graph2mlp.tasks import CLASSIFICATION
 from graph2mlp.training.batches import NodeBatches
 from graph2mlp.training.players import Player, adam
 
@@ -56,6 +57,7 @@ class Alignahead(Method):
     needs_teacher: ClassVar[bool] = False
     # Three hidden layers: with fewer, the two offsets are the same.
     divisible: ClassVar[bool] = False
+    tasks: ClassVar[tuple[str, ...]] = (CLASSIFICATION.name,)
     defaults: ClassVar[Settings] = {"student": {"layers": 4}}
 
     peers: int = 2

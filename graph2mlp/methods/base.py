@@ -17,6 +17,7 @@ from graph2mlp.methods import METHODS
 from graph2mlp.structure.table import StructureTable
 from graph2mlp.students.base import Student, StudentSpec
 from graph2mlp.students.mlp import MLPStudent
+from graph2mlp.tasks import TASKS
 from graph2mlp.teachers.knowledge import TeacherKnowledge
 
 if TYPE_CHECKING:
@@ -135,6 +136,8 @@ class Method:
         """The method's name on the command line, which is also the group of its settings."""
         return next(name for name, path in METHODS.items() if path == f"{cls.__module__}:{cls.__name__}")
 
+    tasks: ClassVar[tuple[str, ...]] = tuple(TASKS)
+    """What the method can be asked for, by the names of `graph2mlp.tasks`."""
     divisible: ClassVar[bool] = True
     """Whether several processes can share each batch (see `training.parallel`): one player, over batches of nodes."""
 

@@ -74,6 +74,11 @@ class Blend(NOSMOG):
 
     def team(self, student: Student, stage: Stage, generator: torch.Generator, terms: LossTerms) -> Team:
         objective = DistillObjective(
-            student, terms, adversary=self.adversary(), weight=self.adversarial, mixing=self.mix
+            student,
+            terms,
+            adversary=self.adversary(),
+            weight=self.adversarial,
+            mixing=self.mix,
+            targets=stage.graph.targets,
         )
         return single_player(student, stage, generator, objective)

@@ -19,6 +19,7 @@ from graph2mlp.methods.glnn import label_terms
 from graph2mlp.students.base import Student, StudentOutput, StudentSpec
 from graph2mlp.students.nearest import nearest
 from graph2mlp.students.retrieval import RetrievalSpec, RetrievalStudent
+from graph2mlp.tasks import CLASSIFICATION
 from graph2mlp.training.batches import NodeBatches, student_inputs
 from graph2mlp.training.metrics import Score, score
 from graph2mlp.training.objective import DistillObjective, single_player
@@ -57,6 +58,7 @@ class ColdBrew(Method):
         "every request scans it once: O(N D_T)."
     )
     divisible: ClassVar[bool] = False
+    tasks: ClassVar[tuple[str, ...]] = (CLASSIFICATION.name,)
     defaults: ClassVar[Settings] = {"teacher": {"name": "gcn_se"}, "train": {"burn_in": 20}}
 
     neighbours: int = 2
@@ -119,7 +121,7 @@ class ColdBrew(Method):
         return RetrievalStudent(spec)
 
     def loss_terms(self, spec: StudentSpec, stage: Stage) -> LossTerms:
-        return label_terms(self.hard, self.soft, self.temperature)
+        return label_terms(self.hard, self.soft, self.temperature, stage.graph.targets)
 
     def first_stage(self, student: Student, stage: Stage, generator: torch.Generator) -> Team:
         assert isinstance(student, RetrievalStudent)
@@ -151,7 +153,8 @@ class ColdBrew(Method):
         features, labels = student_inputs(stage, val).features, stage.graph.y[val]
 
         def evaluate() -> Score:
-            return score(found.answer(student.mlp.first(features), torch.arange(len(val))).logits, labels)
+            logits = found.answer(student.mlp.first(features), torch.arange(len(val))).logits
+            return score(logits, labels, stage.graph.targets)
 
         return Team(team.players, team.batches, evaluate)
 

@@ -51,4 +51,7 @@ class GCRD(Method):
 
     def loss_terms(self, spec: StudentSpec, stage: Stage) -> LossTerms:
         contrast = Contrast(spec, stage.teacher_width, tau=self.tau, width=self.width)
-        return {**label_terms(self.hard, self.soft, self.temperature), "contrast": (self.beta, contrast)}
+        return {
+            **label_terms(self.hard, self.soft, self.temperature, stage.graph.targets),
+            "contrast": (self.beta, contrast),
+        }

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+from graph2mlp.data.targets import Targets
 from graph2mlp.errors import ConfigError
 from graph2mlp.losses.base import LossTerms
 from graph2mlp.losses.labels import HardLabels, SoftLabels
@@ -44,10 +45,10 @@ class GLNN(Method):
         SoftLabels(self.temperature)  # refuses an impossible one before anything is trained
 
     def loss_terms(self, spec: StudentSpec, stage: Stage) -> LossTerms:
-        return label_terms(self.hard, self.soft, self.temperature)
+        return label_terms(self.hard, self.soft, self.temperature, stage.graph.targets)
 
 
-def label_terms(hard: float, soft: float, temperature: float) -> LossTerms:
+def label_terms(hard: float, soft: float, temperature: float, targets: Targets) -> LossTerms:
     """True and soft labels, each left out when its weight is 0."""
-    terms = {"hard": (hard, HardLabels()), "soft": (soft, SoftLabels(temperature))}
+    terms = {"hard": (hard, HardLabels(targets)), "soft": (soft, SoftLabels(temperature, targets))}
     return {name: pair for name, pair in terms.items() if pair[0]}

@@ -16,6 +16,7 @@ from graph2mlp.errors import ConfigError
 from graph2mlp.losses.base import LossTerms
 from graph2mlp.methods.base import Method, Settings, Stage, Team
 from graph2mlp.students.base import Student, StudentSpec
+from graph2mlp.tasks import CLASSIFICATION
 from graph2mlp.training.batches import EdgeBatch, EdgeBatches
 from graph2mlp.training.players import Player, adam
 
@@ -44,6 +45,7 @@ class GSDN(Method):
     )
     needs_teacher: ClassVar[bool] = False
     divisible: ClassVar[bool] = False
+    tasks: ClassVar[tuple[str, ...]] = (CLASSIFICATION.name,)
     defaults: ClassVar[Settings] = {"student": {"hidden": 512, "dropout": 0.5, "norm": "batch"}}
 
     rho: float = 0.7

@@ -46,6 +46,6 @@ class GSP(Method):
 
     def loss_terms(self, spec: StudentSpec, stage: Stage) -> LossTerms:
         return {
-            **label_terms(self.hard, self.soft, self.temperature),
+            **label_terms(self.hard, self.soft, self.temperature, stage.graph.targets),
             "global": (self.beta, GlobalStructure(self.kernel)),
         }

@@ -48,7 +48,7 @@ class LSP(Method):
 
     def loss_terms(self, spec: StudentSpec, stage: Stage) -> LossTerms:
         return {
-            **label_terms(self.hard, self.soft, self.temperature),
+            **label_terms(self.hard, self.soft, self.temperature, stage.graph.targets),
             "local": (self.beta, LocalStructure(self.kernel)),
         }
 

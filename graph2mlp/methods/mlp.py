@@ -27,4 +27,4 @@ class MLP(Method):
     defaults: ClassVar[Settings] = {"train": {"weight_decay": 5e-3, "patience": 100}}
 
     def loss_terms(self, spec: StudentSpec, stage: Stage) -> LossTerms:
-        return {"hard": (1.0, HardLabels())}
+        return {"hard": (1.0, HardLabels(stage.graph.targets))}

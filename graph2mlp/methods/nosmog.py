@@ -83,7 +83,7 @@ class NOSMOG(Method):
         self.adversary()
 
     def loss_terms(self, spec: StudentSpec, stage: Stage) -> LossTerms:
-        terms = dict(label_terms(self.hard, self.soft, self.temperature))
+        terms = dict(label_terms(self.hard, self.soft, self.temperature, stage.graph.targets))
         if self.similarity:
             terms["similarity"] = (self.similarity, SimilarityDistillation(spec, cosine=self.cosine))
         return terms

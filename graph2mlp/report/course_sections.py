@@ -17,7 +17,7 @@ __all__ = ["about_section", "seeds_section", "training_section"]
 
 
 def training_section(run: RunFiles) -> Markup:
-    """Accuracy and loss on the validation nodes by epoch, and the terms of the student's loss."""
+    """Metric and loss on the validation nodes by epoch, and the terms of the student's loss."""
     blocks: list[Markup] = []
     curves = [one for one in run.curves if one.epochs]
     if not curves:
@@ -34,21 +34,21 @@ def training_section(run: RunFiles) -> Markup:
             note += " The teacher came from the cache of an earlier run, so it has no curve here."
         if note:
             blocks.append(paragraph(note.strip(), class_="note"))
-        blocks.append(charts(*_training_charts(curves)))
+        blocks.append(charts(*_training_charts(curves, run.metric)))
     return section("Training", *blocks)
 
 
-def _training_charts(curves: Sequence[Curve]) -> list[Markup]:
+def _training_charts(curves: Sequence[Curve], metric: str) -> list[Markup]:
     figures = []
     accuracy = _series(curves, "val")
     if accuracy:
         figures.append(
-            curve_chart("val-accuracy", "Validation accuracy, %", accuracy, x="epoch", form=_percentage, least=0.02)
+            curve_chart("val-accuracy", f"Validation {metric}, %", accuracy, x="epoch", form=_percentage, least=0.02)
         )
     loss = _series(curves, "val_loss")
     if loss:
         log = _wide(loss)
-        title = "Validation cross-entropy" + (", logarithmic" if log else "")
+        title = "Validation loss" + (", logarithmic" if log else "")
         figures.append(curve_chart("val-loss", title, loss, x="epoch", form=_short, log=log))
     for curve in curves:
         terms = [name for name in curve.figures if name not in ("val", "val_loss")]
@@ -117,7 +117,7 @@ def seeds_section(runs: Sequence[RunFiles], opened: RunFiles) -> Markup:
         f"What follows is about seed {opened.result['seed']}, the best on validation ({best}); "
         "it is also the one that export and bench take. The other seeds have pages of their own."
     )
-    return section("Seeds", table(head, rows, caption="Accuracy by seed, %"), paragraph(words))
+    return section("Seeds", table(head, rows, caption=f"{runs[0].metric} by seed, %"), paragraph(words))
 
 
 def about_section(run: RunFiles, *, seeds: int = 1) -> Markup:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from graph2mlp.errors import RunError
+from graph2mlp.summary import metric_of
+from graph2mlp.tasks import CLASSIFICATION
 
 __all__ = ["Benches", "Curve", "RunFiles", "read_benches", "read_run", "read_runs"]
 
@@ -57,8 +59,18 @@ class RunFiles:
         """Who is reported: the plain MLP, the teacher if there was one, the student."""
         return [one for one in ("mlp", "teacher", "student") if self.result.get(one)]
 
+    @property
+    def metric(self) -> str:
+        """What the figures are."""
+        return metric_of(self.result)
+
+    @property
+    def counted(self) -> bool:
+        """Whether answers are right or wrong, so that nodes can be counted by them."""
+        return self.metric == CLASSIFICATION.metric
+
     def accuracy(self, role: str, column: str) -> float | None:
-        """A fraction; None where it could not be measured."""
+        """The metric, as a fraction; None where it could not be measured."""
         value = (self.result.get(role) or {}).get(column)
         return None if value is None else float(value)
 

@@ -37,9 +37,7 @@ def run_html(runs: Sequence[RunFiles]) -> str:
         accuracy_section(runs),
         deploy_section(runs),
         seeds_section(runs, opened) if len(runs) > 1 else None,
-        groups_section(opened),
-        calibration_section(opened),
-        confusion_section(opened),
+        *((groups_section(opened), calibration_section(opened), confusion_section(opened)) if opened.counted else ()),
         training_section(opened),
         about_section(opened, seeds=len(runs)),
     )

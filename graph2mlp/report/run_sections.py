@@ -43,7 +43,7 @@ def key_section(runs: Sequence[RunFiles]) -> Markup:
     agreed = [run.result["student"].get("agreement") for run in runs]
     if all(one is not None for one in agreed):
         figures.append(
-            ("agreement with the teacher", percent(sum(agreed) / len(agreed)), ["same class on observed test nodes"])
+            ("agreement with the teacher", percent(sum(agreed) / len(agreed)), ["same answers on observed test nodes"])
         )
     size = f"{student['layers']} layers, {student['hidden']} wide"
     figures.append(("student's parameters", f"{student['parameters']:,}", [size]))
@@ -76,10 +76,13 @@ def accuracy_section(runs: Sequence[RunFiles]) -> Markup:
         "Each dot is one seed, the stroke their mean."
         if many
         else "Whiskers: 95 % Wilson interval over the test nodes."
+        if runs[0].counted
+        else "One seed."
     )
-    title = "Accuracy by setting" if "ind" in runs[0].columns else "Accuracy on the test nodes"
+    what = runs[0].metric[0].upper() + runs[0].metric[1:]
+    title = f"{what} by setting" if "ind" in runs[0].columns else f"{what} on the test nodes"
     chart = setting_chart("accuracy", title, settings)
-    return section("Accuracy", paragraph(words, class_="note"), beside(chart, _accuracy_table(runs)))
+    return section(what, paragraph(words, class_="note"), beside(chart, _accuracy_table(runs)))
 
 
 def _interval(run: RunFiles, role: str, column: str) -> tuple[float, float] | None:
@@ -102,7 +105,7 @@ def _accuracy_table(runs: Sequence[RunFiles]) -> Markup:
         parameters = runs[0].result[role].get("parameters")
         rows.append([name, *cells, "-" if parameters is None else f"{parameters:,}"])
     spread = ", mean ± standard deviation over seeds" if len(runs) > 1 else ""
-    return table(["", *reported, "parameters"], rows, caption=f"Accuracy, %{spread}")
+    return table(["", *reported, "parameters"], rows, caption=f"{runs[0].metric}, %{spread}")
 
 
 def _cell(values: Sequence[float | None]) -> str:
@@ -124,7 +127,9 @@ def deploy_section(runs: Sequence[RunFiles]) -> Markup | None:
         "has no row for their nodes."
     )
     return section(
-        "Other graphs", paragraph(words), table(heads, rows, caption="Accuracy (area under the ROC curve), %")
+        "Other graphs",
+        paragraph(words),
+        table(heads, rows, caption=f"{runs[0].metric} (of two classes: area under the ROC curve), %"),
     )
 
 

@@ -21,12 +21,14 @@ def mean(runs: Sequence[RunFiles], role: str, column: str) -> float | None:
 
 
 def headline(runs: Sequence[RunFiles]) -> str:
-    """One sentence: how often the student is right, against its teacher and the plain MLP."""
+    """One sentence: how often the student is right, or its metric, against its teacher and the plain MLP."""
     column = "test" if "test" in runs[0].columns else "prod"
     student = mean(runs, "student", column)
     assert student is not None  # a run without an accuracy of its student is refused when it is read
     where = "the test nodes" if column == "test" else "the production mix"
     seeds = f", mean of {len(runs)} seeds" if len(runs) > 1 else ""
+    if not runs[0].counted:
+        return _headline_in_points(runs, column, f"{where}{seeds}", student)
     if runs[0].result["method"] == "mlp":
         return f"A plain MLP is right on {percent(student)} of {where}{seeds}; nothing was distilled."
     parts = []
@@ -37,6 +39,17 @@ def headline(runs: Sequence[RunFiles]) -> str:
         parts.append(_against(student - mlp, "a plain MLP"))
     joined = " and ".join(parts)
     return f"The student is right on {percent(student)} of {where}{seeds}" + (f": {joined}." if joined else ".")
+
+
+def _headline_in_points(runs: Sequence[RunFiles], column: str, where: str, student: float) -> str:
+    who = "A plain MLP" if runs[0].result["method"] == "mlp" else "The student"
+    apart = [
+        f"{points(student - value)} points against {whom}"
+        for role, whom in (("teacher", "its teacher"), ("mlp", "a plain MLP"))
+        if who == "The student" and (value := mean(runs, role, column)) is not None
+    ]
+    against = f": {' and '.join(apart)}" if apart else ""
+    return f"{who} reaches {percent(student)} ({runs[0].metric}) on {where}{against}."
 
 
 def _against(difference: float, whom: str) -> str:
@@ -50,7 +63,7 @@ def verdict(runs: Sequence[RunFiles]) -> list[str]:
     """The sentences below the headline: is the difference more than chance, what of unseen nodes, of which teacher."""
     found = []
     if runs[0].result.get("teacher"):
-        found.append(_over_seeds(runs) if len(runs) > 1 else _on_nodes(runs[0]))
+        found.append(_over_seeds(runs) if len(runs) > 1 else _on_nodes(runs[0]))  # the latter of counts only
     if "ind" in runs[0].columns:
         found.append(_unseen(runs))
     return [one for one in found if one]

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from graph2mlp.data.features import Features, num_rows
+from graph2mlp.data.targets import OutputScale
 from graph2mlp.errors import ConfigError
+from graph2mlp.tasks import CLASSIFICATION, REGRESSION, TASKS
 
 __all__ = ["Regime", "Student", "StudentConfig", "StudentInput", "StudentOutput", "StudentSpec"]
 
@@ -57,7 +59,14 @@ class StudentSpec(StudentConfig):
     structure: int = 0
     """P, width of the structure vector; 0 for a student that reads features only."""
     classes: int
-    """C."""
+    """C, columns of an answer."""
+    task: str = CLASSIFICATION.name
+    """What they mean, by the names of `graph2mlp.tasks`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.task not in TASKS:
+            raise ConfigError(f"student: unknown task '{self.task}', expected one of {', '.join(TASKS)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +106,8 @@ class Student(nn.Module, ABC):
     def __init__(self, spec: StudentSpec) -> None:
         super().__init__()
         self.spec = spec
+        self.outputs: nn.Module = OutputScale(spec.classes) if spec.task == REGRESSION.name else nn.Identity()
+        """What the answer passes through; part of the last layer once it is exported."""
 
     @property
     def regime(self) -> Regime:
@@ -131,12 +142,12 @@ class Student(nn.Module, ABC):
 
     @abstractmethod
     def classify(self, last: Tensor) -> Tensor:
-        """The last block: the last hidden layer `[B, D]` -> logits `[B, C]`."""
+        """The last block: the last hidden layer `[B, D]` -> `[B, C]`, logits but for `outputs`."""
 
     def head(self, embedded: Tensor) -> StudentOutput:
         """Everything behind the first layer: `[B, D]` -> logits and hidden layers."""
         hidden = self.trunk(embedded)
-        return StudentOutput(self.classify(hidden[-1]), hidden)
+        return StudentOutput(self.outputs(self.classify(hidden[-1])), hidden)
 
     def undecided(self, inputs: StudentInput) -> Tensor:
         """Rows whose answer hangs on the last bits of a sum, `[B]` bool: no two machines need agree on them."""

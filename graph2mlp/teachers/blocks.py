@@ -79,7 +79,7 @@ def _single(teacher: Teacher, graph: GraphData, edge_index: Tensor) -> tuple[Ten
     logits = outputs.pop()
     if isinstance(teacher, APPNPTeacher):
         logits = _spread(logits, adjacency, teacher.config.steps, teacher.config.teleport)
-    return logits, tuple(outputs)
+    return teacher.outputs(logits), tuple(outputs)
 
 
 def _layers(teacher: Teacher) -> list[_Layer]:

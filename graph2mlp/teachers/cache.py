@@ -28,7 +28,6 @@ from graph2mlp.teachers.models import Teacher, build_teacher
 from graph2mlp.teachers.train import StageLog, train_teacher
 from graph2mlp.tensor_files import save_tensors
 from graph2mlp.training.loop import silent
-from graph2mlp.training.metrics import accuracy
 from graph2mlp.training.seed import stage_seed
 
 __all__ = ["TrainedTeacher", "cache_folder", "load_teacher", "obtain_teacher", "save_teacher"]
@@ -86,7 +85,7 @@ def obtain_teacher(
     if config.calibrate:
         model.calibrate([one.knowledge.logits[val_nodes] for one in members], graph.y[val_nodes])
     knowledge = extract_knowledge(model, graph, name=config.name)
-    val = accuracy(knowledge.logits[val_nodes], graph.y[val_nodes])
+    val = graph.targets.score(knowledge.logits[val_nodes], graph.y[val_nodes])
     known = [one.cpu_seconds for one in members if one.cpu_seconds is not None]
     return TrainedTeacher(
         model,
@@ -113,7 +112,7 @@ def _obtain_single(
         return found
     model, fitted = train_teacher(graph, config, seed=seed, log=log, checkpoints=checkpoints)
     knowledge = extract_knowledge(model, graph, name=config.name)
-    val, seconds, cpu_seconds = fitted.best.accuracy, fitted.seconds, fitted.cpu_seconds
+    val, seconds, cpu_seconds = fitted.best.value, fitted.seconds, fitted.cpu_seconds
     try:
         with hold(folder / LOCK, str(folder)):
             sweep(folder)
@@ -148,7 +147,7 @@ def load_teacher(path: Path, graph: GraphData) -> Teacher:
         configs = [TeacherConfig(**one) for one in (about if isinstance(about, list) else [about])]
         with torch.random.fork_rng(devices=[]):  # the first weights are drawn, only to be replaced
             shape, ids = (graph.num_features, graph.num_classes), graph.observed_ids()
-            members = [build_teacher(*shape, config, node_ids=ids) for config in configs]
+            members = [build_teacher(*shape, config, node_ids=ids, targets=graph.targets) for config in configs]
         model = Ensemble(members) if isinstance(about, list) else members[0]
         model.load_state_dict(load_file(path))
     except (OSError, SafetensorError, LookupError, TypeError, ValueError, RuntimeError, ConfigError) as error:

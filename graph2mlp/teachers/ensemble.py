@@ -1,4 +1,4 @@
-"""Several teachers that answer as one: a weighted mean of their calibrated probabilities."""
+"""Several teachers that answer as one: a weighted mean of their answers, of classes calibrated ones."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from graph2mlp.data.features import Features
 from graph2mlp.data.graph import csr_neighbours
+from graph2mlp.tasks import CLASSIFICATION
 from graph2mlp.teachers.models import GAT, Teacher
 from graph2mlp.teachers.stacking import fit_sharpness, fit_weights
 
@@ -22,6 +23,7 @@ class Ensemble(Teacher):
     """`logits = log(sum_m w_m softmax(b_m logits_m))`, so that their softmax is a mean of the members' probabilities.
 
     The inverse temperatures `b_m` and weights `w_m` are 1 and 1 / M until `calibrate` fits them on validation nodes.
+    Labels and quantities are a plain mean, of probabilities or of the quantities themselves.
 
     `hidden` is one layer: the members' last hidden layers, each row scaled to length 1, side by side. The cosine of two
     such rows is therefore the mean of the members' cosines, whatever the widths and scales of their layers, and the
@@ -40,6 +42,7 @@ class Ensemble(Teacher):
         self.register_buffer("sharpness", torch.ones(len(members)))
         self.register_buffer("weights", torch.full((len(members),), 1 / len(members)))
         self.hops = max(member.hops for member in members)
+        self.targets = first.targets  # the members' answers are in the user's units already
 
     def adjacency(self, edge_index: Tensor, num_nodes: int) -> Tensor:
         """All edges and a self-loop at every node, as one CSR matrix whose values are rows: a column for each member.
@@ -72,17 +75,19 @@ class Ensemble(Teacher):
 
     def combine(self, logits: Sequence[Tensor]) -> Tensor:
         """The common logits `[n, C]` of the members' `logits`, each `[n, C]`."""
-        return torch.logsumexp(self._log_probabilities(logits) + self.weights.log().view(-1, 1, 1), dim=0)
+        return self.targets.mean(self._sharpened(logits), self.weights)
 
     @torch.no_grad()
     def calibrate(self, logits: Sequence[Tensor], y: Tensor) -> None:
-        """Fit temperatures and weights to the members' `logits`, each `[n, C]`, at validation nodes with labels `y`."""
+        """Fit temperatures and weights to the members' `logits`, each `[n, C]`, at validation nodes of classes `y`."""
+        if self.targets.task is not CLASSIFICATION:
+            return
         self.sharpness.copy_(torch.tensor([fit_sharpness(one, y) for one in logits]))
-        truth = self._log_probabilities(logits).exp().gather(2, y.expand(len(logits), -1).unsqueeze(2))
+        truth = F.softmax(self._sharpened(logits), dim=2).gather(2, y.expand(len(logits), -1).unsqueeze(2))
         self.weights.copy_(fit_weights(truth.squeeze(2)))
 
-    def _log_probabilities(self, logits: Sequence[Tensor]) -> Tensor:
-        return F.log_softmax(self.sharpness.view(-1, 1, 1) * torch.stack(list(logits)), dim=2)
+    def _sharpened(self, logits: Sequence[Tensor]) -> Tensor:
+        return self.sharpness.view(-1, 1, 1) * torch.stack(list(logits))
 
     def teachers(self) -> list[Teacher]:
         """The members, in the order of the name."""

@@ -14,9 +14,8 @@ from graph2mlp.data.graph import GraphData
 from graph2mlp.data.npz import UNREADABLE
 from graph2mlp.errors import DataError, KnowledgeError
 from graph2mlp.teachers.knowledge import TeacherKnowledge
-from graph2mlp.training.metrics import accuracy
 
-__all__ = ["as_logits", "check_teaches", "read_knowledge"]
+__all__ = ["check_teaches", "read_knowledge"]
 
 _NUMBERED = re.compile(r"(.*?)\[?(0|[1-9][0-9]*)\]?")
 
@@ -43,27 +42,19 @@ def read_knowledge(path: Path, graph: GraphData) -> TeacherKnowledge:
     raise KnowledgeError(f"Cannot read knowledge from {path}: expected .safetensors, .npy, .csv or .parquet.")
 
 
-def as_logits(values: Tensor) -> Tensor:
-    """`[M, C]` as they are, or the logarithm of probabilities: soft labels of those themselves are nearly uniform."""
-    if values.size(1) > 1 and bool((values >= 0).all()) and bool(((values.sum(1) - 1).abs() < 1e-3).all()):
-        return values.clamp(min=1e-9).log()
-    return values
-
-
 def check_teaches(knowledge: TeacherKnowledge, observed: GraphData, *, force: bool) -> float:
-    """Accuracy on the validation nodes of `observed`, whose rows `knowledge` is aligned with.
+    """The score on the validation nodes of `observed`, whose rows `knowledge` is aligned with.
 
     Raises:
-        KnowledgeError: it is no better than naming the largest class, and not `force`.
+        KnowledgeError: it is no better than one answer for all nodes, and not `force`.
     """
-    val = observed.split.val
+    val, task = observed.split.val, observed.task
     labels = observed.y[val]
-    found = accuracy(knowledge.logits[val], labels)
-    majority = float(torch.bincount(labels).max()) / len(labels)
-    if found <= majority + 1e-6 and not force:
+    found, constant = observed.targets.score(knowledge.logits[val], labels), task.baseline(labels.numpy())
+    if not found > constant + 1e-6 and not force:
         raise KnowledgeError(
-            f"Teacher '{knowledge.name}' is right on {found:.1%} of {len(labels)} validation nodes; naming the largest "
-            f"class is right on {majority:.1%}. Are rows, classes or weights mixed up? Take it anyway with "
+            f"Teacher '{knowledge.name}' reaches {found:.1%} ({task.metric}) on {len(labels)} validation nodes, one "
+            f"answer for all of them {constant:.1%}. Are rows, columns or weights mixed up? Take it anyway with "
             "--set teacher.force=true"
         )
     return found
@@ -71,7 +62,9 @@ def check_teaches(knowledge: TeacherKnowledge, observed: GraphData, *, force: bo
 
 def _made(path: Path, graph: GraphData, ids: Tensor, values: Tensor) -> TeacherKnowledge:
     # No fingerprint: nobody knows which split and which edges this teacher saw.
-    return TeacherKnowledge(name=path.stem, node_ids=ids, logits=as_logits(values), hidden={}, graph="", weights="")
+    return TeacherKnowledge(
+        name=path.stem, node_ids=ids, logits=graph.targets.as_logits(values), hidden={}, graph="", weights=""
+    )
 
 
 def _read_npy(path: Path, graph: GraphData) -> Tensor:
@@ -122,6 +115,6 @@ def _class_columns(table: Columns, graph: GraphData) -> list[int]:
             return [numbers.index(c) for c in range(graph.num_classes)]
     raise KnowledgeError(
         f"{table.path} has columns {', '.join(names[:8]) or 'none'} beside 'id', but graph '{graph.name}' has "
-        f"{graph.num_classes} classes. Call them {', '.join(graph.class_names[:3])}, ... or logit0 to "
+        f"{graph.num_classes} {graph.task.units}. Call them {', '.join(graph.class_names[:3])}, ... or logit0 to "
         f"logit{graph.num_classes - 1}."
     )

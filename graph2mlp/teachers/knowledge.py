@@ -80,8 +80,8 @@ class TeacherKnowledge:
         """
         if self.logits.size(1) != graph.num_classes:
             raise KnowledgeError(
-                f"Teacher '{self.name}' has logits for {self.logits.size(1)} classes, but graph '{graph.name}' has "
-                f"{graph.num_classes}."
+                f"Teacher '{self.name}' has logits for {self.logits.size(1)} {graph.task.units}, but graph "
+                f"'{graph.name}' has {graph.num_classes}."
             )
         if torch.equal(self.node_ids, graph.node_ids):
             return self

@@ -28,6 +28,7 @@ from graph2mlp.data.features import (
     unit_rows,
 )
 from graph2mlp.data.graph import csr_neighbours
+from graph2mlp.data.targets import Classes, Targets
 from graph2mlp.errors import ConfigError
 from graph2mlp.teachers.config import TEACHER_NAMES, TeacherConfig
 
@@ -49,6 +50,13 @@ class Teacher(nn.Module, ABC):
         self.config = config
         self.widths = [features, *[config.hidden] * (config.layers - 1), classes]
         self.hops = config.layers
+        self.targets: Targets = Classes()
+        self.outputs: nn.Module = nn.Identity()
+        """What the answer of the last layer passes through."""
+
+    def answer_for(self, targets: Targets) -> None:
+        """Say what the columns of the answer mean, before training."""
+        self.targets, self.outputs = targets, targets.output_scale()
 
     @abstractmethod
     def adjacency(self, edge_index: Tensor, num_nodes: int) -> Tensor:
@@ -162,8 +170,8 @@ class APPNPTeacher(Teacher):
         return _gcn_adjacency(edge_index, num_nodes)
 
     def forward(self, x: Features, adjacency: Tensor, ids: Tensor | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
-        logits, hidden = _stack(self, lambda layer, h: (self.layers[layer - 1] if layer else self.first)(h), x)
-        return self.spread(logits, adjacency), hidden
+        logits, hidden = _layers(self, lambda layer, h: (self.layers[layer - 1] if layer else self.first)(h), x)
+        return self.outputs(self.spread(logits, adjacency)), hidden
 
 
 class _StructuralConv(GCNConv):  # type: ignore[misc]
@@ -227,16 +235,37 @@ TEACHERS: Mapping[str, type[Teacher]] = MappingProxyType(
 )
 
 
-def build_teacher(features: int, classes: int, config: TeacherConfig, *, node_ids: Tensor | None = None) -> Teacher:
-    """A fresh teacher named `config.name`, for training on nodes `node_ids [M]` (ascending ids in the full graph)."""
+def build_teacher(
+    features: int,
+    classes: int,
+    config: TeacherConfig,
+    *,
+    node_ids: Tensor | None = None,
+    targets: Targets | None = None,
+) -> Teacher:
+    """A fresh teacher named `config.name`, for training on nodes `node_ids [M]` (ascending ids in the full graph).
+
+    `targets` say what its answer means; None: one class of several.
+    """
     if config.name not in TEACHERS:
         raise ConfigError(f"Teacher '{config.name}' names several networks; build one of config.members()")
     if config.name == "gcn_se":
-        return StructuralGCN(features, classes, config, node_ids)
-    return TEACHERS[config.name](features, classes, config)
+        teacher: Teacher = StructuralGCN(features, classes, config, node_ids)
+    else:
+        teacher = TEACHERS[config.name](features, classes, config)
+    if targets is not None:
+        teacher.answer_for(targets)
+    return teacher
 
 
 def _stack(
+    teacher: Teacher, layer: Callable[[int, Features], Tensor], x: Features
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    h, hidden = _layers(teacher, layer, x)
+    return teacher.outputs(h), hidden
+
+
+def _layers(
     teacher: Teacher, layer: Callable[[int, Features], Tensor], x: Features
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     if isinstance(x, SparseRows):

@@ -34,6 +34,7 @@ class OwnTeacher(Teacher):
 
     def __init__(self, network: nn.Module, graph: GraphData, config: TeacherConfig, *, program: bool = False) -> None:
         super().__init__(graph.num_features, graph.num_classes, config)
+        self.targets = graph.targets
         self.network = network
         self._program = program
         self.hops = 0
@@ -123,7 +124,7 @@ class OwnTeacher(Teacher):
         if logits.dim() != 2 or len(logits) != len(x) or logits.size(1) != self.widths[-1]:
             raise KnowledgeError(
                 f"The teacher answers with shape {list(logits.shape)}, expected [{len(x)}, {self.widths[-1]}]: a row "
-                "for each node, a column for each class of the graph."
+                "for each node, a column for each {self.targets.task.unit} of the graph."
             )
         return logits.float()
 

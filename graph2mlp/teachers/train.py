@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from graph2mlp.data.graph import GraphData
@@ -50,21 +49,22 @@ def train_teacher(
 def _train(
     graph: GraphData, config: TeacherConfig, seed: int, log: EpochLog, checkpoint: Checkpoint | None
 ) -> tuple[Teacher, Fitted]:
-    """Cross-entropy on the training nodes, and the teacher's own penalty; one step per epoch over the whole graph."""
+    """The loss of the training nodes, and the teacher's own penalty; one step per epoch over the whole graph."""
     with seeded(seed, "teacher"):
-        teacher = build_teacher(graph.num_features, graph.num_classes, config, node_ids=graph.node_ids)
+        shape, targets = (graph.num_features, graph.num_classes), graph.targets
+        teacher = build_teacher(*shape, config, node_ids=graph.node_ids, targets=targets)
         x, adjacency = graph.features(), teacher.adjacency(graph.edge_index, graph.num_nodes)
         train, val = graph.split.train, graph.split.val
 
         def objective(_: None) -> dict[str, Tensor]:
             logits, _hidden = teacher(x, adjacency, graph.node_ids)
-            terms = {"loss": F.cross_entropy(logits[train], graph.y[train])}
+            terms = {"loss": targets.loss(logits[train], graph.y[train])}
             penalty = teacher.penalty()
             return terms if penalty is None else terms | {"penalty": penalty}
 
         def evaluate() -> Score:
             logits, _hidden = teacher(x, adjacency, graph.node_ids)
-            return score(logits[val], graph.y[val])
+            return score(logits[val], graph.y[val], targets)
 
         player: Player[None] = Player(
             "teacher",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from graph2mlp.data.graph import HIDDEN_LABEL
+from graph2mlp.data.targets import unknown_like
 from graph2mlp.kernels import NeighbourIndex
 from graph2mlp.losses.base import Batch, Partners, TeacherRows
 from graph2mlp.methods.base import Stage
@@ -38,7 +38,7 @@ class RowReader:
 
     def __init__(self, stage: Stage, generator: torch.Generator) -> None:
         self.stage, self.generator = stage, generator
-        self.labels = torch.full((stage.graph.num_nodes,), HIDDEN_LABEL)
+        self.labels = unknown_like(stage.graph.y)
         self.labels[stage.graph.split.train] = stage.graph.y[stage.graph.split.train]
         self.taught = torch.ones(stage.graph.num_nodes, dtype=torch.bool)
         self.taught[stage.graph.split.val] = stage.teaches_val

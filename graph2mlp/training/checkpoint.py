@@ -79,7 +79,7 @@ class Checkpoint:
                     where = f"{player.name}/adam{number}/{index}"
                     tensors |= {f"{where}/{k}": torch.as_tensor(v) for k, v in moments.items()}
         about: dict[str, Any] = {"epoch": state.epoch, "best_epoch": state.best_epoch}
-        about |= {"cost": [state.seconds, state.cpu_seconds], "best": [state.best.accuracy, state.best.negative_loss]}
+        about |= {"cost": [state.seconds, state.cpu_seconds], "best": [state.best.value, state.best.negative_loss]}
         # clone: safetensors refuses tensors that share memory
         save_tensors(self.path, {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, _json(about))
         self._last = time.monotonic()

@@ -72,7 +72,7 @@ def fit(
     """
     burn_in = min(burn_in, epochs - 1)  # the last epoch may always be kept
     started, cpu_started = time.perf_counter(), time.process_time()
-    kept, best, best_epoch, first = copy.deepcopy(model.state_dict()), Score(-1.0, -math.inf), 0, 1
+    kept, best, best_epoch, first = copy.deepcopy(model.state_dict()), Score(-math.inf, -math.inf), 0, 1
     if checkpoint is not None and (state := checkpoint.restore(players, generators, average)) is not None:
         kept, best, best_epoch, first = state.kept, state.best, state.best_epoch, state.epoch + 1
         started, cpu_started = started - state.seconds, cpu_started - state.cpu_seconds
@@ -91,7 +91,7 @@ def fit(
             if now > best and epoch > burn_in:
                 # A deep copy: state_dict() alone is a live view that would follow the training.
                 kept, best, best_epoch = copy.deepcopy(model.state_dict()), now, epoch
-        log(epoch, {**figures, "val": now.accuracy, "val_loss": -now.negative_loss, "kept": best_epoch})
+        log(epoch, {**figures, "val": now.value, "val_loss": -now.negative_loss, "kept": best_epoch})
         if checkpoint is not None:
             cost = (time.perf_counter() - started, time.process_time() - cpu_started)
             about = LoopState(kept, best, best_epoch, epoch, *cost)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from graph2mlp.data.graph import HIDDEN_LABEL
+from graph2mlp.data.targets import Classes, Targets, unknown_like
 from graph2mlp.errors import ConfigError, MethodError
 from graph2mlp.kernels.pgd_perturb import kept_statistics, signed_step
 from graph2mlp.losses.base import Batch, LossTerms, Partners, TeacherRows
@@ -18,7 +18,7 @@ from graph2mlp.training import parallel
 from graph2mlp.training.batches import NodeBatches
 from graph2mlp.training.players import Player, adam
 
-__all__ = ["Adversary", "DistillObjective", "mixed_logits", "single_player"]
+__all__ = ["Adversary", "DistillObjective", "single_player"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ class DistillObjective:
     """`sum_k w_k term_k(batch, student(batch))`, plus `weight` times the same under an adversary if there is one.
 
     Only terms on the logits are attacked: the others compare hidden layers, which has no worst case of its own.
-    `mixing` is the weight of the soft labels between a node and a neighbour (see `_mixed`).
+    `mixing` is the weight of the soft labels between a node and a neighbour (see `_mixed`), mixed as `targets` say.
     """
 
     def __init__(
@@ -93,11 +93,13 @@ class DistillObjective:
         adversary: Adversary | None = None,
         weight: float = 0.0,
         mixing: float = 0.0,
+        targets: Targets | None = None,
     ) -> None:
         if not terms:
             raise MethodError("There is nothing to learn from: every loss term has weight 0.")
         self.student, self.terms = student, terms
         self.adversary, self.weight, self.mixing = adversary, weight, mixing
+        self.targets = targets or Classes()
         self.heads = nn.ModuleDict({name: term for name, (_, term) in terms.items()})
 
     def __call__(self, batch: Batch) -> Mapping[str, Tensor]:
@@ -135,9 +137,9 @@ class DistillObjective:
         points = torch.lerp(self.student.embed(partners.inputs), embedded[: len(share)], share)
         pairs = zip(batch.teachers, partners.teachers, strict=True)
         teachers = tuple(
-            TeacherRows(mixed_logits(one.logits[: len(share)], other.logits, share), None) for one, other in pairs
+            TeacherRows(self.targets.mixed(one.logits[: len(share)], other.logits, share), None) for one, other in pairs
         )
-        labels = torch.full((len(share),), HIDDEN_LABEL)
+        labels = unknown_like(batch.labels, len(share))
         between = Batch(batch.ids[: len(share)], partners.inputs, labels, teachers)
         terms = {name: pair for name, pair in self.terms.items() if pair[1].needs == {"teacher.logits"}}
         with kept_statistics(self.student):
@@ -159,12 +161,6 @@ def single_player(student: Student, stage: Stage, generator: torch.Generator, ob
     fanout = stage.loss.fanout if "edges" in needs else 0
     every, partners = needs != {"labels"}, objective.mixing > 0
     return Team([player], NodeBatches(stage, generator, every=every, fanout=fanout, partners=partners))
-
-
-def mixed_logits(one: Tensor, other: Tensor, share: Tensor) -> Tensor:
-    """Logits `[B, C]` whose probabilities are `share [B, 1]` parts of those of `one`, the rest those of `other`."""
-    parts = [share.log() + one.log_softmax(1), torch.log1p(-share) + other.log_softmax(1)]
-    return torch.logsumexp(torch.stack(parts), dim=0)
 
 
 def _check_needs(needs: frozenset[str], stage: Stage) -> None:

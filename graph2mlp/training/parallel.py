@@ -147,7 +147,7 @@ def agreed(evaluate: Callable[[], Score]) -> Callable[[], Score]:
 
     def first() -> Score:
         mine = evaluate()
-        told = torch.tensor([mine.accuracy, mine.negative_loss], dtype=torch.double)
+        told = torch.tensor([mine.value, mine.negative_loss], dtype=torch.double)
         dist.broadcast(told, 0)
         return Score(*told.tolist())
 

@@ -20,7 +20,7 @@ _NODES = 20_000
 
 
 def validation_score(student: Student, stage: Stage) -> Callable[[], Score]:
-    """The mean of accuracy and of cross-entropy over the forms of request that training practises:
+    """The mean of the metric and of the loss over the forms of request that training practises:
 
     as a known node; by its neighbours alone (`train.as_unseen`); without edges (`student.structure_dropout`). Scored as
     known nodes only, the epoch would be chosen with no regard to the new nodes the student is also meant for.
@@ -38,8 +38,8 @@ def validation_score(student: Student, stage: Stage) -> Callable[[], Score]:
             asked.append(StudentInput(known.features, torch.zeros_like(known.structure)))
 
     def evaluate() -> Score:
-        scores = [score(student(inputs).logits, labels) for inputs in asked]
-        return Score(fmean(one.accuracy for one in scores), fmean(one.negative_loss for one in scores))
+        scores = [score(student(inputs).logits, labels, stage.graph.targets) for inputs in asked]
+        return Score(fmean(one.value for one in scores), fmean(one.negative_loss for one in scores))
 
     return evaluate
 

@@ -73,7 +73,7 @@ def test_answers_have_the_format_of_the_question(bundles, make_requests, tmp_pat
     prediction = predictor.predict(make_requests(5, sparse=False))
     path = tmp_path / f"out{suffix}"
     ids = np.array(["a,b", 'say "x"', "", "ü", "1"])
-    write_answers(path, prediction, predictor.class_names, ids)
+    write_answers(path, prediction, predictor.manifest, ids)
     if suffix == ".csv":
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
@@ -191,4 +191,4 @@ def test_unknown_kinds_and_missing_files(tmp_path: Path, bundles, make_requests)
         read_requests(tmp_path / "bad.parquet", features=F)
     predictor = Predictor(bundles("dense"))
     with pytest.raises(RequestError, match="answers are written as"):
-        write_answers(tmp_path / "out.txt", predictor.predict(make_requests(1, sparse=False)), predictor.class_names)
+        write_answers(tmp_path / "out.txt", predictor.predict(make_requests(1, sparse=False)), predictor.manifest)

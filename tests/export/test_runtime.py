@@ -41,7 +41,7 @@ predictor = Predictor(sys.argv[1])
 print(predictor.self_check().summary())
 Path("in.csv").write_text("id,indices,values,neighbors\\na,0 3,1 0.5,1 2\\nb,,,\\n")
 requests = read_requests(Path("in.csv"), features=20)
-write_answers(Path("out.csv"), predictor.predict(requests), predictor.class_names, requests.ids)
+write_answers(Path("out.csv"), predictor.predict(requests), predictor.manifest, requests.ids)
 print(len(bench_bundle(Path(sys.argv[1]), batches=[1], seconds=0.02)))
 assert "torch" not in sys.modules
 """

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from graph2mlp.data.graph import GraphData
+from graph2mlp.data.targets import Classes
 from graph2mlp.errors import ConfigError
 from graph2mlp.losses.base import Batch
 from graph2mlp.losses.labels import HardLabels, SoftLabels
@@ -20,7 +21,7 @@ from graph2mlp.methods.blend_features import BlendFeatures
 from graph2mlp.students.base import StudentInput
 from graph2mlp.students.mlp import MLPStudent
 from graph2mlp.training.batches import NodeBatches
-from graph2mlp.training.objective import DistillObjective, mixed_logits
+from graph2mlp.training.objective import DistillObjective
 from graph2mlp.training.student import train_student
 from tests.pipeline import make_stage, run_method, same_weights, small_config
 
@@ -36,7 +37,7 @@ def _batch(graph: GraphData, *, norm: str = "none") -> tuple[MLPStudent, Stage, 
 def test_golden_mixture() -> None:
     """A quarter of (0.9, 0.1) and three quarters of (0.2, 0.8) is (0.375, 0.625)."""
     one, other = torch.tensor([[0.9, 0.1]]).log() + 3, torch.tensor([[0.2, 0.8]]).log() - 1
-    mixed = mixed_logits(one, other, torch.tensor([[0.25]])).softmax(1)
+    mixed = Classes().mixed(one, other, torch.tensor([[0.25]])).softmax(1)
     assert mixed.tolist()[0] == pytest.approx([0.375, 0.625])
 
 
@@ -44,7 +45,7 @@ def test_golden_mixture() -> None:
 def test_mixture_at_its_ends_is_finite(share: float) -> None:
     """`torch.rand` may give 0; then only the partner is left."""
     one, other = torch.tensor([[2.0, -1.0]]), torch.tensor([[0.0, 5.0]])
-    mixed = mixed_logits(one, other, torch.tensor([[share]]))
+    mixed = Classes().mixed(one, other, torch.tensor([[share]]))
     assert bool(torch.isfinite(mixed).all())
     assert torch.allclose(mixed.softmax(1), (one if share else other).softmax(1), atol=1e-6)
 

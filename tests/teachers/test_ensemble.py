@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from graph2mlp.data.graph import GraphData
+from graph2mlp.data.targets import Classes
 from graph2mlp.errors import ConfigError, KnowledgeError
 from graph2mlp.teachers import train
 from graph2mlp.teachers.cache import load_teacher, obtain_teacher, save_teacher
@@ -21,7 +22,6 @@ from graph2mlp.teachers.ensemble import Ensemble
 from graph2mlp.teachers.models import build_teacher
 from graph2mlp.teachers.serving import TeacherServer
 from graph2mlp.training.loop import EpochLog
-from graph2mlp.training.metrics import accuracy
 from tests.pipeline import same_weights
 from tests.teachers.test_serving import random_graph
 
@@ -147,7 +147,7 @@ def test_member_trained_alone_is_used_again(graph: GraphData, monkeypatch: pytes
     assert obtain_teacher(graph, replace(CONFIG, name="gcn"), seed=3).cached
     again = obtain_teacher(graph, replace(CONFIG, name="gcn+appnp"), seed=3)
     assert again.cached
-    assert again.val == both.val == accuracy(again.knowledge.logits[graph.split.val], graph.y[graph.split.val])
+    assert again.val == both.val == Classes().score(again.knowledge.logits[graph.split.val], graph.y[graph.split.val])
     assert again.knowledge.weights == both.knowledge.weights
     assert torch.equal(again.knowledge.logits, both.knowledge.logits)
     assert trained == ["gcn"]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from graph2mlp.data.graph import GraphData
+from graph2mlp.data.targets import Classes
 from graph2mlp.run import open_run
 from graph2mlp.teachers import train
 from graph2mlp.teachers.ensemble import Ensemble
@@ -21,7 +22,6 @@ from graph2mlp.teachers.models import Teacher
 from graph2mlp.training.checkpoint import Checkpoint
 from graph2mlp.training.journal import Journal
 from graph2mlp.training.loop import EpochLog
-from graph2mlp.training.metrics import accuracy
 from tests.cli import assert_one_line_error, distill, invoke, result_of
 from tests.graphs import community_graph, save_npz
 
@@ -57,16 +57,18 @@ def test_production_run(graph_file: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert [tuple(layer.shape) for layer in knowledge.hidden.values()] == [(len(knowledge.node_ids), 3 * 8)]
     observed = graph.observed()
     for one, member in zip(about["members"], members, strict=True):
-        assert one["val"] == accuracy(_logits(member, observed)[observed.split.val], observed.y[observed.split.val])
+        assert one["val"] == Classes().score(
+            _logits(member, observed)[observed.split.val], observed.y[observed.split.val]
+        )
     source, target = (np.isin(end.numpy(), graph.split.unseen.numpy()) for end in graph.edge_index)
     unseen = graph.split.unseen
     for name, kept in (("ind", ~(source & target)), ("cold", ~(source | target))):
         part = replace(graph, edge_index=graph.edge_index[:, torch.from_numpy(kept)])
         shares = zip(members, ensemble.sharpness, about["members"], strict=True)
         mean = sum(told["weight"] * (sharp * _logits(member, part)).softmax(1) for member, sharp, told in shares)
-        assert about[name] == accuracy(torch.as_tensor(mean)[unseen], graph.y[unseen])
+        assert about[name] == Classes().score(torch.as_tensor(mean)[unseen], graph.y[unseen])
     test = graph.split.test
-    assert about["tran"] == accuracy(knowledge.logits[knowledge.rows(graph.node_ids[test])], graph.y[test])
+    assert about["tran"] == Classes().score(knowledge.logits[knowledge.rows(graph.node_ids[test])], graph.y[test])
     assert about["prod"] == pytest.approx(0.8 * about["tran"] + 0.2 * about["ind"])
     stages = {json.loads(line)["stage"] for line in (out / "metrics.jsonl").read_text().splitlines()}
     assert {"teacher appnp", "teacher gcn", "teacher sage"} <= stages

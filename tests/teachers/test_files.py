@@ -10,8 +10,9 @@ import torch
 
 from graph2mlp.data.datasets import load_graph
 from graph2mlp.data.graph import GraphData
+from graph2mlp.data.targets import Classes
 from graph2mlp.errors import KnowledgeError
-from graph2mlp.teachers.files import as_logits, read_knowledge
+from graph2mlp.teachers.files import read_knowledge
 from tests.cli import assert_one_line_error, distill, result_of
 from tests.graphs import community_graph, save_npz
 from tests.own_graphs import node_ids, save_folder, write_table
@@ -69,9 +70,9 @@ def test_run_from_npy(graph: GraphData, tmp_path: Path) -> None:
 def test_probabilities_are_recognised() -> None:
     """Only rows that sum to 1: logits that happen to be positive stay as they are."""
     shares = torch.tensor([[0.2, 0.8], [1.0, 0.0]])
-    assert torch.allclose(as_logits(shares).softmax(1), shares, atol=1e-6)
+    assert torch.allclose(Classes().as_logits(shares).softmax(1), shares, atol=1e-6)
     positive = torch.tensor([[0.2, 0.9], [1.0, 0.0]])
-    assert as_logits(positive) is positive
+    assert Classes().as_logits(positive) is positive
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_best_weights_are_a_copy() -> None:
     """`state_dict()` alone is a live view: the "best" weights would then be those of the last epoch."""
     model, fitted, _ = _fit(_scores(0.1, 0.9, 0.3, 0.2))
     assert float(model.weight.detach()) == 2
-    assert (fitted.best_epoch, fitted.epochs, fitted.best.accuracy) == (2, 4, 0.9)
+    assert (fitted.best_epoch, fitted.epochs, fitted.best.value) == (2, 4, 0.9)
     assert not model.training
 
 

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from graph2mlp.training.metrics import Score, accuracy, agreement, score
+from graph2mlp.data.targets import Classes
+from graph2mlp.training.metrics import Score, score
 from graph2mlp.training.seed import seeded, stage_seed
 
 
@@ -21,12 +22,12 @@ def test_figures_by_hand() -> None:
     """Three of four right; two models that name the same class twice in four."""
     logits = torch.tensor([[2.0, 0], [0, 1], [3, 1], [0, 1]])
     labels = torch.tensor([0, 1, 1, 1])
-    assert accuracy(logits, labels) == 0.75
-    assert score(logits, labels).accuracy == 0.75
+    assert Classes().score(logits, labels) == 0.75
+    assert score(logits, labels, Classes()).value == 0.75
     want = sum(math.log(1 + math.exp(gap)) for gap in (-2, -1, 2, -1)) / 4
-    assert score(logits, labels).negative_loss == pytest.approx(-want)
-    assert agreement(logits, logits[[1, 1, 2, 2]]) == 0.5
-    assert math.isnan(accuracy(logits[:0], labels[:0]))
+    assert score(logits, labels, Classes()).negative_loss == pytest.approx(-want)
+    assert Classes().agreement(logits, logits[[1, 1, 2, 2]]) == 0.5
+    assert math.isnan(Classes().score(logits[:0], labels[:0]))
 
 
 def test_stages_do_not_shift_each_other() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from graph2mlp.data.graph import GraphData
-from graph2mlp.evaluation import accuracy
+from graph2mlp.data.targets import Classes
 from graph2mlp.students.mlp import MLPStudent
 from graph2mlp.training import validation
 from graph2mlp.training.student import answer
@@ -36,13 +36,13 @@ def test_every_form_that_is_practised_counts(overrides: list[str], forms: list[s
     y = graph.y[val]
     by_neighbours = table.neighbour_means(graph)[val]
     wanted = {
-        "known": accuracy(answer(student, graph, table, val), y),
-        "unseen": accuracy(student.head(_embed(student, graph, val, by_neighbours)).logits, y),
-        "cold": accuracy(student.head(_embed(student, graph, val, torch.zeros_like(by_neighbours))).logits, y),
+        "known": Classes().score(answer(student, graph, table, val), y),
+        "unseen": Classes().score(student.head(_embed(student, graph, val, by_neighbours)).logits, y),
+        "cold": Classes().score(student.head(_embed(student, graph, val, torch.zeros_like(by_neighbours))).logits, y),
     }
     with torch.no_grad():
         found = validation_score(student, stage)()
-    assert found.accuracy == pytest.approx(fmean(wanted[form] for form in forms))
+    assert found.value == pytest.approx(fmean(wanted[form] for form in forms))
 
 
 def _embed(student: MLPStudent, graph: GraphData, ids: torch.Tensor, structure: torch.Tensor) -> torch.Tensor:
