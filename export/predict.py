@@ -79,15 +79,20 @@ class Answerer:
         requests = read_requests(source, **self._how)
         prediction = self.predictor.predict(requests)
         columns = answer_columns(prediction, self.predictor.manifest, requests.ids)
-        return PredictSummary(out=None, requests=len(prediction), labels=self._counts(prediction), columns=columns)
+        return PredictSummary(
+            out=None, requests=len(prediction), labels=dict(self._counts(prediction)), columns=columns
+        )
 
-    def _counts(self, prediction: Prediction) -> dict[str, int]:
+    def _counts(self, prediction: Prediction) -> Counter[str]:
         kind, names = self.predictor.manifest.kind, self.predictor.class_names
         if kind is REGRESSION:
-            return {}
+            return Counter()
         labels = prediction.labels
         found = np.bincount(labels, minlength=len(names)) if kind is CLASSIFICATION else labels.sum(0)
-        return {name: int(count) for name, count in zip(names, found, strict=True) if count}
+        counts = Counter[str]()
+        for name, count in zip(names, found.tolist(), strict=True):  # two classes may have one name
+            counts[name] += count
+        return +counts  # those that occur
 
 
 def check_apart(bundle: Path, source: Path, out: Path) -> None:

@@ -16,12 +16,12 @@ from graph2mlp.data.targets import known_rows
 from graph2mlp.errors import DataError
 from graph2mlp.structure.table import StructureTable
 from graph2mlp.students.base import Student
-from graph2mlp.tasks import CLASSIFICATION
+from graph2mlp.tasks import CLASSIFICATION, REGRESSION
 from graph2mlp.teachers.extract import answer_all
 from graph2mlp.teachers.models import Teacher
 from graph2mlp.training.student import answer
 
-__all__ = ["answer_elsewhere", "read_deployed"]
+__all__ = ["answer_elsewhere", "check_varies", "read_deployed"]
 
 
 def read_deployed(config: RunConfig, graph: GraphData) -> tuple[GraphData, ...]:
@@ -44,8 +44,25 @@ def read_deployed(config: RunConfig, graph: GraphData) -> tuple[GraphData, ...]:
                     f"--deploy {name}: it has {what} {_short(its)}, but '{graph.name}', which is learned from, has "
                     f"{_short(mine)}. Both graphs need the same, in the same order."
                 )
+        if other.task is REGRESSION:
+            check_varies(other, torch.arange(other.num_nodes), "its nodes")
         found.append(other)
     return tuple(found)
+
+
+def check_varies(graph: GraphData, ids: Tensor, which: str) -> None:
+    """Refuse nodes `ids [n]` on which R2, a share of the variance of each quantity, cannot be measured.
+
+    Raises:
+        DataError: the labelled ones among them have fewer than two different values of a quantity.
+    """
+    y = graph.y[ids][known_rows(graph.y[ids])]
+    for name, values in zip(graph.class_names, y.T, strict=True):
+        if not bool((values != values[:1]).any()):
+            raise DataError(
+                f"Graph '{graph.name}': {which} have fewer than two different values of '{name}', so R2 cannot be "
+                "measured there. Put more labelled nodes there, or leave that quantity out."
+            )
 
 
 @torch.no_grad()

@@ -14,11 +14,11 @@ from graph2mlp.atomic import write_json
 from graph2mlp.config import RunConfig
 from graph2mlp.data.datasets import dataset_names
 from graph2mlp.data.graph import GraphData
-from graph2mlp.deployed import read_deployed
+from graph2mlp.deployed import check_varies, read_deployed
 from graph2mlp.errors import ConfigError, DataError, KnowledgeError, RunError
 from graph2mlp.methods import METHODS, method_class
 from graph2mlp.run import run_graph
-from graph2mlp.tasks import CLASSIFICATION
+from graph2mlp.tasks import CLASSIFICATION, REGRESSION
 from graph2mlp.teachers.extract import extract_knowledge
 from graph2mlp.teachers.files import check_teaches, read_knowledge
 from graph2mlp.teachers.knowledge import TeacherKnowledge
@@ -52,8 +52,12 @@ def read_inputs(config: RunConfig, files: Sequence[Path] = ()) -> Inputs:
     graph = run_graph(config)
     observed, deployed = graph.observed(), read_deployed(config, graph)
     _check_task(config, graph)
-    if config.graph not in dataset_names():  # a published split is taken as it is: Texas has a class of one node
-        _check_classes(graph)
+    if graph.task is REGRESSION:
+        for part, ids in graph.split.parts().items():
+            if len(ids):
+                check_varies(graph, ids, f"the nodes in '{part}'")
+    elif graph.task is CLASSIFICATION and config.graph not in dataset_names():
+        _check_classes(graph)  # a published split is taken as it is: Texas has a class of one node
     if config.teacher.own and config.hyper.needs_teacher:
         return replace(_own_inputs(config, graph, observed), deployed=deployed)
     knowledge = tuple(read_knowledge(file, graph) for file in files)
@@ -99,8 +103,6 @@ def _check_task(config: RunConfig, graph: GraphData) -> None:
 
 
 def _check_classes(graph: GraphData) -> None:
-    if graph.task is not CLASSIFICATION:
-        return
     sizes = torch.bincount(graph.y[graph.split.train], minlength=graph.num_classes)
     if bool((sizes == 0).any()):
         names = ", ".join(f"'{graph.class_names[int(c)]}'" for c in torch.nonzero(sizes == 0)[:3])

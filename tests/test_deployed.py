@@ -15,6 +15,7 @@ from graph2mlp.data.targets import Classes
 from graph2mlp.deployed import answer_elsewhere
 from graph2mlp.errors import ConfigError
 from graph2mlp.run import open_run
+from graph2mlp.run_inputs import read_inputs
 from graph2mlp.students.base import StudentSpec
 from graph2mlp.students.mlp import MLPStudent
 from graph2mlp.teachers.config import TeacherConfig
@@ -42,6 +43,15 @@ def run(graphs: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> 
     assert done.exit_code == 0, done.output
     assert "Other graphs" in done.stdout
     return out
+
+
+def test_undirected_holds_for_every_graph(tmp_path: Path) -> None:
+    """A file that stores each edge once does so whether it is learned from or only answered."""
+    once = replace(community_graph(), edge_index=torch.tensor([[0, 1], [3, 4]]))
+    file = save_npz(once, tmp_path / "g.npz")
+    config = resolve_config(graph=str(file), method="glnn", undirected=True, deploy=[str(file)])
+    inputs = read_inputs(config)
+    assert inputs.graph.num_edges == inputs.deployed[0].num_edges == 4
 
 
 def test_figures_are_those_of_the_files(run: Path, graphs: tuple[Path, Path]) -> None:

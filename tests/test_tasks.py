@@ -12,15 +12,19 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from graph2mlp.data.graph import GraphData
 from graph2mlp.data.npz import read_graph
 from graph2mlp.data.targets import Classes, Labels, Quantities, known_rows, targets_of, unknown_like
+from graph2mlp.errors import DataError, KnowledgeError
 from graph2mlp.export.runtime import Predictor
 from graph2mlp.methods import METHODS, method_class
 from graph2mlp.run import open_run
 from graph2mlp.tasks import CLASSIFICATION, MULTILABEL, REGRESSION, TASKS
 from graph2mlp.teachers.cache import obtain_teacher
+from graph2mlp.teachers.config import TeacherConfig
+from graph2mlp.teachers.own import OwnTeacher
 from graph2mlp.training.student import answer
 from tests.cli import assert_one_line_error, distill, invoke, result_of
 from tests.graphs import task_graph
@@ -254,6 +258,33 @@ def test_floats_are_quantities_only_when_they_are_said_to_be(tmp_path: Path) -> 
     for values in (flags, flags.astype(np.float64), flags.astype(np.int8)):
         np.savez(tmp_path / "g.npz", **arrays, y=values)
         assert read_graph(tmp_path / "g.npz", 0).task is MULTILABEL
+
+
+def test_what_cannot_be_scored_or_named_is_refused(tmp_path: Path) -> None:
+    """Before anything is trained: R2 needs variance, and a column of answers a name of its own."""
+    graph = task_graph("regression")
+    for part in ("val", "test"):
+        y = graph.y.clone()
+        y[getattr(graph.split, part), 1] = 7
+        refused = distill(replace(graph, y=y).save(tmp_path / "g.npz"), tmp_path / "run", "--method", "glnn")
+        assert_one_line_error(refused, f"in '{part}'", "'income'", "R2")
+        assert not (tmp_path / "run").exists()
+    for names in (("age", "age"), ("id", "age")):
+        with pytest.raises(DataError, match="different names"):
+            replace(graph, class_names=names)
+
+
+def test_own_teacher_of_another_width() -> None:
+    """The complaint names what the columns of this task are."""
+    graph = task_graph("regression")
+    teacher = OwnTeacher(_Wide(), graph, TeacherConfig())
+    with pytest.raises(KnowledgeError, match="a column for each quantity of the graph"):
+        teacher(graph.x, graph.edge_index)
+
+
+class _Wide(nn.Module):
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        return x
 
 
 @pytest.mark.parametrize("task", OTHERS)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from graph2mlp.errors import DataError, require
 
-__all__ = ["TABLES", "Columns", "find_table", "joined", "positions_of", "read_columns"]
+__all__ = ["TABLES", "Columns", "find_table", "is_number", "joined", "positions_of", "read_columns"]
 
 TABLES = (".parquet", ".csv")
 _BLOCK = 8192
@@ -142,7 +142,7 @@ def _numbers(cells: list[list[str]], names: list[str], path: Path, start: int) -
     except ValueError:
         for offset, row in enumerate(cells):
             for name, cell in zip(names, row, strict=True):
-                if not _is_number(cell):
+                if not is_number(cell):
                     raise DataError(_not_a_number(path, start + offset, name, cell)) from None
         raise
 
@@ -155,7 +155,8 @@ def _not_a_number(path: Path, row: int, name: str, cell: str) -> str:
     )
 
 
-def _is_number(cell: str) -> bool:
+def is_number(cell: str) -> bool:
+    """Whether Python reads the text as a number; `nan` and `inf` are some."""
     try:
         float(cell)
     except ValueError:

@@ -220,6 +220,8 @@ class GraphData:
             self._fail(f"classification needs at least 2 classes, got {self.num_classes}.")
         if not self.num_classes:
             self._fail(f"{task.name} needs at least one {task.unit}, got none.")
+        if task is not CLASSIFICATION and len({"id", *self.class_names}) <= self.num_classes:
+            self._fail(f"the {task.units} need different names, none of them 'id' (got {', '.join(self.class_names)}).")
         if task is REGRESSION:
             if bool((self.y.isnan().any(1) != self.y.isnan().all(1)).any()) or bool(self.y.isinf().any()):
                 self._fail("a node's quantities must be all known (finite) or all unknown (NaN).")

@@ -97,15 +97,12 @@ def numbered(count: int) -> tuple[str, ...]:
 
 def _guessed(y: Array) -> str:
     several = y.ndim == 2 and y.shape[1] > 1 and y.dtype.kind in "biuf"
-    return MULTILABEL.name if several and _is_decided(y) else CLASSIFICATION.name
+    return MULTILABEL.name if several and _decided(y).all() else CLASSIFICATION.name
 
 
-def _is_decided(y: Array) -> bool:
-    return bool(np.isin(y, (0, 1, HIDDEN_LABEL)).all()) if y.dtype.kind != "f" else bool(_zero_one(y).all())
-
-
-def _zero_one(y: Array) -> NDArray[np.bool_]:
-    return np.isin(y, (0, 1, HIDDEN_LABEL)) | np.isnan(y)
+def _decided(y: Array) -> NDArray[np.bool_]:
+    """Which entries are 0, 1 or unknown; NaN alone differs from itself."""
+    return np.asarray(np.isin(y, (0, 1, HIDDEN_LABEL)) | (y != y))
 
 
 def _decisions(y: Array, name: str, where: str) -> NDArray[np.int64]:
@@ -114,11 +111,9 @@ def _decisions(y: Array, name: str, where: str) -> NDArray[np.int64]:
             f"{where}: labels {name} of the task multilabel must be [nodes, labels] of 0 and 1, got {y.dtype} "
             f"{list(y.shape)}."
         )
-    if not _is_decided(y):
-        wrong = y[~(_zero_one(y) if y.dtype.kind == "f" else np.isin(y, (0, 1, HIDDEN_LABEL)))][0]
-        raise DataError(f"{where}: labels {name} must be 0 or 1 (a row of -1: unknown), got {wrong}.")
-    decided = np.where(np.isnan(y), HIDDEN_LABEL, y) if y.dtype.kind == "f" else y
-    return decided.astype(np.int64)
+    if not (decided := _decided(y)).all():
+        raise DataError(f"{where}: labels {name} must be 0 or 1 (a row of -1: unknown), got {y[~decided][0]}.")
+    return np.where(y != y, HIDDEN_LABEL, y).astype(np.int64)
 
 
 def _quantities(y: Array, name: str, where: str) -> NDArray[np.float32]:

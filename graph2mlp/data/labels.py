@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graph2mlp.data.arrays import PARTS
+from graph2mlp.data.columns import is_number
 from graph2mlp.data.label_arrays import AUTO, Array
 from graph2mlp.data.targets import HIDDEN_LABEL
 from graph2mlp.errors import DataError, suggest
@@ -70,19 +71,11 @@ def _quantities(column: Array, where: str) -> NDArray[np.float32]:
     try:
         y[known] = cells[known].astype(np.float64)
     except ValueError:
-        word = next(cell for cell in cells[known].tolist() if not _is_number(cell))
+        word = next(cell for cell in cells[known].tolist() if not is_number(cell))
         raise DataError(f"{where}: '{word[:40]}' is no number, which --task regression needs.") from None
     if not known.any():
         raise DataError(f"{where}: no node has a label. Fill the column at least for nodes to learn from.")
     return y.astype(np.float32)[:, None]
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
 
 
 def split_parts(column: Array, where: str) -> dict[str, Array]:

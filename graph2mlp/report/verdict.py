@@ -63,7 +63,7 @@ def verdict(runs: Sequence[RunFiles]) -> list[str]:
     """The sentences below the headline: is the difference more than chance, what of unseen nodes, of which teacher."""
     found = []
     if runs[0].result.get("teacher"):
-        found.append(_over_seeds(runs) if len(runs) > 1 else _on_nodes(runs[0]))  # the latter of counts only
+        found.append(_over_seeds(runs) if len(runs) > 1 else _on_nodes(runs[0]))
     if "ind" in runs[0].columns:
         found.append(_unseen(runs))
     return [one for one in found if one]

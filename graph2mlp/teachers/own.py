@@ -124,7 +124,7 @@ class OwnTeacher(Teacher):
         if logits.dim() != 2 or len(logits) != len(x) or logits.size(1) != self.widths[-1]:
             raise KnowledgeError(
                 f"The teacher answers with shape {list(logits.shape)}, expected [{len(x)}, {self.widths[-1]}]: a row "
-                "for each node, a column for each {self.targets.task.unit} of the graph."
+                f"for each node, a column for each {self.targets.task.unit} of the graph."
             )
         return logits.float()
 

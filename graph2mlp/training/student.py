@@ -43,7 +43,7 @@ def train_student(
         stage = method.prepare(method.without_teacher(stage))
         spec = method.shape(spec, stage)
         student = method.student(spec)
-        student.outputs = stage.graph.targets.output_scale()
+        student.outputs.load_state_dict(stage.graph.targets.output_scale().state_dict())
         spent = None
         if (first := method.first_stage(student, stage, generator)) is not None:
             spent = _fit(student, first, stage, generator, first_log, checkpoint and checkpoint.beside("first"))
