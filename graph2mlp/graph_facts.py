@@ -153,13 +153,13 @@ def advice(graph: GraphData, facts: GraphFacts) -> list[str]:
         lines.append("No edges: a GNN has nothing to add here, so there is nothing to distill. Train --method mlp.")
     elif facts.gain < _LOW_GAIN:
         lines.append(
-            "Edges hardly follow the classes: a plain MLP may beat the GNN, and soft labels then hurt. Compare with "
-            "--method mlp, and keep the table of positions only if validation gains by it."
+            f"Edges hardly follow the {graph.task.units}: a plain MLP may beat the GNN, and soft labels then hurt. "
+            "Compare with --method mlp, and keep the table of positions only if validation gains by it."
         )
     elif facts.gain > _HIGH_GAIN:
         lines.append(
-            "Edges follow the classes: structure pays. A student with positions (nosmog, blend) should come near its "
-            "teacher; one on features alone (glnn) falls behind it at unseen nodes."
+            f"Edges follow the {graph.task.units}: structure pays. A student with positions (nosmog, blend) should "
+            "come near its teacher; one on features alone (glnn) falls behind it at unseen nodes."
         )
     if facts.mean_degree and facts.isolated >= _MANY_ISOLATED * graph.num_nodes:
         lines.append(

@@ -11,7 +11,7 @@ from graph2mlp.report.data import Curve, RunFiles
 from graph2mlp.report.lines import Series, curve_chart
 from graph2mlp.report.markup import Markup, element
 from graph2mlp.report.page import charts, details, facts, paragraph, section, table
-from graph2mlp.report.words import ROLES, count, percent
+from graph2mlp.report.words import ROLES, capital, count, percent
 
 __all__ = ["about_section", "seeds_section", "training_section"]
 
@@ -117,7 +117,7 @@ def seeds_section(runs: Sequence[RunFiles], opened: RunFiles) -> Markup:
         f"What follows is about seed {opened.result['seed']}, the best on validation ({best}); "
         "it is also the one that export and bench take. The other seeds have pages of their own."
     )
-    return section("Seeds", table(head, rows, caption=f"{runs[0].metric} by seed, %"), paragraph(words))
+    return section("Seeds", table(head, rows, caption=f"{capital(runs[0].metric)} by seed, %"), paragraph(words))
 
 
 def about_section(run: RunFiles, *, seeds: int = 1) -> Markup:
@@ -135,7 +135,8 @@ def about_section(run: RunFiles, *, seeds: int = 1) -> Markup:
     command += ["--seeds", str(seeds)] if seeds > 1 else []
     command += ["--out", "again"]
     graph = result["graph"]
-    size = ", ".join(f"{graph[what]:,} {what}" for what in ("nodes", "edges", "features", "classes"))
+    columns = count(graph["classes"], run.task.unit, run.task.units)
+    size = ", ".join([*(f"{graph[what]:,} {what}" for what in ("nodes", "edges", "features")), columns])
     rows: list[tuple[str, object]] = [("graph", f"{graph['name']}: {size}")]
     rows.append(
         ("method", f"{result['method']}, {result['setting']} setting, {result.get('regime', 'unknown')} regime")

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from graph2mlp.errors import RunError
-from graph2mlp.summary import metric_of
-from graph2mlp.tasks import CLASSIFICATION
+from graph2mlp.tasks import CLASSIFICATION, TASKS, Task
 
 __all__ = ["Benches", "Curve", "RunFiles", "read_benches", "read_run", "read_runs"]
 
@@ -60,14 +59,19 @@ class RunFiles:
         return [one for one in ("mlp", "teacher", "student") if self.result.get(one)]
 
     @property
+    def task(self) -> Task:
+        """What the nodes are asked for; classes, in runs that did not note it."""
+        return TASKS[self.result.get("task", CLASSIFICATION.name)]
+
+    @property
     def metric(self) -> str:
         """What the figures are."""
-        return metric_of(self.result)
+        return self.task.metric
 
     @property
     def counted(self) -> bool:
         """Whether answers are right or wrong, so that nodes can be counted by them."""
-        return self.metric == CLASSIFICATION.metric
+        return self.task is CLASSIFICATION
 
     def accuracy(self, role: str, column: str) -> float | None:
         """The metric, as a fraction; None where it could not be measured."""

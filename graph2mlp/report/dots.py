@@ -17,7 +17,7 @@ _LEFT, _RIGHT = 114.0, WIDTH - 62.0
 
 @dataclass(frozen=True)
 class Line:
-    """One network in one setting: its accuracy, with several seeds the mean and each of them, and an interval."""
+    """One network in one setting: its metric, with several seeds the mean and each of them, and an interval."""
 
     role: str
     name: str
@@ -35,7 +35,7 @@ class Group:
     right: Mapping[str, int] = field(default_factory=dict)
 
 
-def setting_chart(name: str, title: str, settings: Mapping[str, Sequence[Line]]) -> Markup:
+def setting_chart(name: str, title: str, settings: Mapping[str, Sequence[Line]], *, metric: str) -> Markup:
     """A block for each setting with a line for each network: the name, the value on a common scale, the number."""
     every = [line for lines in settings.values() for line in lines]
     values = [value for line in every for value in (line.value, *line.seeds, *(line.interval or ()))]
@@ -49,7 +49,7 @@ def setting_chart(name: str, title: str, settings: Mapping[str, Sequence[Line]])
             y += 21
             parts.append(_line(line, scale, y))
         y += 12
-    axis = x_axis(scale, 12, y, lambda share: f"{100 * share:g}", title="accuracy, %")
+    axis = x_axis(scale, 12, y, lambda share: f"{100 * share:g}", title=f"{metric}, %")
     told = [
         f"{heading}: {', '.join(f'{one.name} {percent(one.value)}' for one in s)}" for heading, s in settings.items()
     ]

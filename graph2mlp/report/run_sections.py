@@ -12,13 +12,20 @@ from graph2mlp.report.dots import Group, Line, group_chart, setting_chart
 from graph2mlp.report.markup import Markup, element
 from graph2mlp.report.page import absent, beside, columns, details, key_figures, paragraph, section, table
 from graph2mlp.report.verdict import mean, reading
-from graph2mlp.report.words import PARTS, ROLES, percent
+from graph2mlp.report.words import PARTS, ROLES, capital, percent
 from graph2mlp.significance import FEW, wilson
 from graph2mlp.summary import deploy_rows
+from graph2mlp.tasks import CLASSIFICATION, MULTILABEL, REGRESSION
 
 __all__ = ["accuracy_section", "advice_section", "deploy_section", "groups_section", "key_section"]
 
 _MOST_GROUPS = 40
+
+AGREEMENT = {
+    CLASSIFICATION.name: "same class on observed test nodes",
+    MULTILABEL.name: "same decision on each label of observed test nodes",
+    REGRESSION.name: "R2 for the teacher's answers on observed test nodes",
+}
 
 REGIMES = {
     "features": "a request carries the node's own features",
@@ -43,7 +50,7 @@ def key_section(runs: Sequence[RunFiles]) -> Markup:
     agreed = [run.result["student"].get("agreement") for run in runs]
     if all(one is not None for one in agreed):
         figures.append(
-            ("agreement with the teacher", percent(sum(agreed) / len(agreed)), ["same answers on observed test nodes"])
+            ("agreement with the teacher", percent(sum(agreed) / len(agreed)), [AGREEMENT[runs[0].task.name]])
         )
     size = f"{student['layers']} layers, {student['hidden']} wide"
     figures.append(("student's parameters", f"{student['parameters']:,}", [size]))
@@ -79,9 +86,9 @@ def accuracy_section(runs: Sequence[RunFiles]) -> Markup:
         if runs[0].counted
         else "One seed."
     )
-    what = runs[0].metric[0].upper() + runs[0].metric[1:]
+    what = capital(runs[0].metric)
     title = f"{what} by setting" if "ind" in runs[0].columns else f"{what} on the test nodes"
-    chart = setting_chart("accuracy", title, settings)
+    chart = setting_chart("accuracy", title, settings, metric=runs[0].metric)
     return section(what, paragraph(words, class_="note"), beside(chart, _accuracy_table(runs)))
 
 
@@ -105,7 +112,7 @@ def _accuracy_table(runs: Sequence[RunFiles]) -> Markup:
         parameters = runs[0].result[role].get("parameters")
         rows.append([name, *cells, "-" if parameters is None else f"{parameters:,}"])
     spread = ", mean ± standard deviation over seeds" if len(runs) > 1 else ""
-    return table(["", *reported, "parameters"], rows, caption=f"{runs[0].metric}, %{spread}")
+    return table(["", *reported, "parameters"], rows, caption=f"{capital(runs[0].metric)}, %{spread}")
 
 
 def _cell(values: Sequence[float | None]) -> str:
@@ -129,7 +136,7 @@ def deploy_section(runs: Sequence[RunFiles]) -> Markup | None:
     return section(
         "Other graphs",
         paragraph(words),
-        table(heads, rows, caption=f"{runs[0].metric} (of two classes: area under the ROC curve), %"),
+        table(heads, rows, caption=f"{capital(runs[0].metric)} (of two classes: area under the ROC curve), %"),
     )
 
 

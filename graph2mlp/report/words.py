@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from unicodedata import east_asian_width
 
-__all__ = ["PARTS", "ROLES", "count", "listed", "microseconds", "percent", "points", "shortened", "significance"]
+__all__ = [
+    "PARTS",
+    "ROLES",
+    "capital",
+    "count",
+    "listed",
+    "microseconds",
+    "percent",
+    "points",
+    "shortened",
+    "significance",
+]
 
 PARTS = {
     "test": "test nodes",
@@ -19,6 +30,11 @@ PARTS = {
 
 ROLES = {"mlp": "plain MLP", "teacher": "teacher", "student": "student"}
 """Who answers, in the order of tables."""
+
+
+def capital(word: str) -> str:
+    """`accuracy` as `Accuracy`, the rest as it is."""
+    return word[:1].upper() + word[1:]
 
 
 def percent(share: float, digits: int = 1) -> str:
