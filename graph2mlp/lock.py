@@ -34,6 +34,10 @@ __all__ = ["LOCK", "hold"]
 LOCK = ".lock"
 """Name of the lock of a folder, inside it."""
 
+_TRIES = 1000
+"""A folder is removed between our making it and our opening the file once in some thousand turns; a path that can
+never be opened (a link to nowhere) ends in its error after some 10 ms."""
+
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
@@ -46,7 +50,6 @@ def hold(file: Path, what: str) -> Iterator[None]:
         OSError: the file cannot be made.
     """
     made = [folder for folder in file.parents if not folder.exists()]
-    file.parent.mkdir(parents=True, exist_ok=True)
     handle = None
     try:
         handle = _take(file, what)
@@ -64,7 +67,7 @@ def hold(file: Path, what: str) -> Iterator[None]:
 def _take(file: Path, what: str) -> int:
     """The open, locked file, with this process written into it."""
     while True:
-        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = _open(file)
         try:
             if not _lock(handle, file):
                 raise RunError(f"{what} is in use: {_holder(handle)}. Wait for it, or stop it.")
@@ -75,6 +78,15 @@ def _take(file: Path, what: str) -> int:
             os.close(handle)
             raise
         os.close(handle)  # its holder removed it between our opening and our locking
+
+
+def _open(file: Path) -> int:
+    """The file, made with its folders where missing; its last holder may be removing them at this very moment."""
+    for _ in range(_TRIES):
+        with suppress(FileNotFoundError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            return os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
 
 
 def _lock(handle: int, file: Path) -> bool:

@@ -102,6 +102,28 @@ def test_never_two_at_once(tmp_path: Path) -> None:
     assert counter.read_text() == "120"
 
 
+def test_folder_removed_by_the_last_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes between our making it and our opening the lock, as when another process ends just then."""
+    real, calls = os.open, []
+
+    def opening(path: Any, *how: Any) -> int:
+        calls.append(path)
+        if len(calls) == 1:
+            Path(path).parent.rmdir()
+        return real(path, *how)
+
+    monkeypatch.setattr("graph2mlp.lock.os.open", opening)
+    with hold(tmp_path / "locks" / LOCK, "x"):
+        assert len(calls) == 2
+
+
+def test_lock_that_can_never_be_opened(tmp_path: Path) -> None:
+    """A link to nowhere ends in its error, not in an endless loop."""
+    (tmp_path / LOCK).symlink_to(tmp_path / "nowhere" / "file")
+    with pytest.raises(FileNotFoundError, match=LOCK), hold(tmp_path / LOCK, "x"):
+        pass
+
+
 def test_folders_made_for_a_lock_go_with_it(tmp_path: Path) -> None:
     """A command that ends in a mistake leaves no empty folders behind, and takes none that it did not make."""
     (tmp_path / "mine").mkdir()
