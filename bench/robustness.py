@@ -28,7 +28,7 @@ from torch import Tensor
 from bench.accuracy import RESULTS, Job, add_job_options, commit, jobs_of, run_missing, trained_run
 from bench.rows import RowFile
 from graph2mlp.console import Reporter
-from graph2mlp.data.graph import GraphData, csr_neighbours
+from graph2mlp.data.graph import GraphData
 from graph2mlp.data.targets import Classes
 from graph2mlp.errors import Graph2MLPError
 from graph2mlp.evaluation import teacher_answer
@@ -99,8 +99,8 @@ def degree_groups(graph: GraphData, ids: Tensor) -> Iterator[tuple[str, Tensor, 
     """
     hidden = torch.zeros(graph.num_nodes, dtype=torch.bool)
     hidden[graph.split.unseen] = True
-    pointer, _ = csr_neighbours(graph.edge_index[:, ~hidden[graph.edge_index].all(0)], graph.num_nodes)
-    degree = pointer.diff()[ids]
+    there = graph.with_edges(~hidden[graph.edge_index].all(0))
+    degree = there.in_neighbours.count[ids]
     bounds = np.quantile(degree.numpy(), [0.25, 0.5, 0.75])
     quartile = torch.from_numpy(np.searchsorted(bounds, degree.numpy(), side="left"))
     for number in range(4):

@@ -155,7 +155,7 @@ def _teacher_whole(folder: Path, nodes: int) -> dict[str, float]:
     """The same in one pass over the graph, and how far the answer in blocks is from it."""
     graph = _read(folder).observed()
     teacher = _sage(graph)
-    logits = teacher(graph.x, teacher.adjacency(graph.edge_index, graph.num_nodes))[0]
+    logits = teacher(graph.x, teacher.adjacency(graph))[0]
     return {"error": float((logits - torch.from_numpy(np.load(folder / "logits.npy"))).abs().max())}
 
 

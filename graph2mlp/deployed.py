@@ -85,7 +85,7 @@ def answer_elsewhere(
     if teacher is not None:
         # No node is one of those it was trained on, whatever its number: a teacher that keeps rows of its own has none.
         unknown = torch.full((other.num_nodes,), -1)
-        logits["teacher"] = answer_all(teacher, other, other.edge_index, unknown)[0][ids]
+        logits["teacher"] = answer_all(teacher, other, unknown)[0][ids]
     return {
         "graph": other.name,
         "fingerprint": other.fingerprint(),

@@ -70,7 +70,7 @@ def teacher_answer(teacher: Teacher, graph: GraphData, *, cold: bool = False) ->
     hidden[graph.split.unseen] = True
     ends = hidden[graph.edge_index]
     kept = ~(ends.any(0) if cold else ends.all(0))
-    return answer_all(teacher, graph, graph.edge_index[:, kept])[0]
+    return answer_all(teacher, graph.with_edges(kept))[0]
 
 
 def student_agreement(

@@ -69,15 +69,12 @@ def label_propagation(graph: GraphData, *, iterations: int = 50, alpha: float = 
     train = graph.split.train
     start = torch.zeros(graph.num_nodes, graph.num_classes)
     start[train, graph.y[train]] = 1.0
-    pointer, neighbours = graph.in_neighbours
-    target = torch.repeat_interleave(torch.arange(graph.num_nodes), pointer.diff())
+    found = graph.in_neighbours
+    weight = found.values()
     # In- and out-degree are the same where edges are stored both ways; elsewhere each end has its own.
-    scale_in = pointer.diff().clamp(min=1).float().rsqrt()
-    scale_out = torch.bincount(neighbours, minlength=graph.num_nodes).clamp(min=1).float().rsqrt()
-    size = (graph.num_nodes, graph.num_nodes)
-    spread = torch.sparse_csr_tensor(
-        pointer, neighbours, scale_in[target] * scale_out[neighbours], size, check_invariants=False
-    )
+    scale_in = found.strength().rsqrt()
+    scale_out = torch.zeros(graph.num_nodes).index_add_(0, found.ids, weight).rsqrt()
+    spread = found.matrix(scale_in[found.targets()] * scale_out[found.ids] * weight)
     out, back = start, (1 - alpha) * start
     for _ in range(iterations):
         out = (spread @ out).mul_(alpha).add_(back)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from graph2mlp.data.arrays import DENSE_FROM
-from graph2mlp.data.graph import GraphData, csr_neighbours
+from graph2mlp.data.graph import GraphData
 from graph2mlp.data.targets import known_rows
 from graph2mlp.tasks import CLASSIFICATION, REGRESSION
 
@@ -19,6 +19,7 @@ _LOW_GAIN, _HIGH_GAIN = 0.1, 0.5
 """Homophily above chance, below and above which edges say little or much about the class."""
 _MANY_ISOLATED = 0.05
 _MOST_NAMED = 3
+_OFF_SCALE = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +59,8 @@ def graph_facts(graph: GraphData) -> GraphFacts:
     """Read `graph` once; linear in its size."""
     count = graph.num_nodes
     source, target = graph.edge_index
-    pointer, neighbours = csr_neighbours(graph.edge_index, count)
-    degree = pointer.diff()
-    every = torch.repeat_interleave(torch.arange(count), degree)  # the target of each different edge
+    found = graph.in_neighbours
+    degree, neighbours, every = found.count, found.ids, found.targets()
     key, reverse = every * count + neighbours, neighbours * count + every
     own = int((source == target).sum())
     rows = known_rows(graph.y)
@@ -125,6 +125,7 @@ def fact_rows(graph: GraphData, facts: GraphFacts) -> list[list[str]]:
         ["nodes", f"{graph.num_nodes:,}{_called(graph)}"],
         ["edges", _edges(graph, facts)],
         ["degree", _degrees(facts)],
+        *([["weights", _weights(graph.edge_weight)]] if graph.edge_weight is not None else []),
         ["features", f"{graph.num_features:,}, {_percent(facts.density)} not zero, {_layout(graph)}"],
         _column_row(graph, facts),
         ["labelled", f"{_percent(facts.labelled / graph.num_nodes)} of the nodes"],
@@ -176,12 +177,24 @@ def advice(graph: GraphData, facts: GraphFacts) -> list[str]:
             f"{facts.self_edges:,} self edges and {facts.repeated:,} repeats: teachers, structure and students of ours "
             "pass over self edges and count a repeat once; a teacher of your own sees the edges as stored."
         )
+    if graph.edge_weight is not None and len(graph.edge_weight):
+        lines += _weight_advice(float(graph.edge_weight.mean()))
     lines += _feature_advice(graph, facts)
     if graph.task is CLASSIFICATION:
         lines += _class_advice(graph, facts)
     if len(graph.split.val) < 100:
         lines.append(f"{len(graph.split.val)} validation nodes select the model: expect luck; report several --seeds.")
     return lines
+
+
+def _weight_advice(mean: float) -> list[str]:
+    if 1 / _OFF_SCALE <= mean <= _OFF_SCALE:
+        return []
+    drowned = "a node's own row drowns" if mean > 1 else "neighbours drown"
+    return [
+        f"Edges weigh {mean:.3g} on average, a self-loop of gcn, gat and appnp 1, so {drowned} there. Scale them "
+        "to a mean near 1."
+    ]
 
 
 def _feature_advice(graph: GraphData, facts: GraphFacts) -> list[str]:
@@ -227,6 +240,12 @@ def _degrees(facts: GraphFacts) -> str:
         f"mean {facts.mean_degree:.1f}; least {low}, quarter {first}, half {middle}, three quarters {third}, "
         f"95 % {most}, largest {high:,}; {facts.isolated:,} isolated"
     )
+
+
+def _weights(weight: Tensor) -> str:
+    if not len(weight):
+        return "none: there are no edges"
+    return f"{float(weight.min()):.3g} to {float(weight.max()):.3g}, mean {float(weight.mean()):.3g}"
 
 
 def _layout(graph: GraphData) -> str:

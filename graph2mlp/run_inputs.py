@@ -115,6 +115,9 @@ def _check_classes(graph: GraphData) -> None:
 def _own_inputs(config: RunConfig, graph: GraphData, observed: GraphData) -> Inputs:
     """The user's teacher, asked about the observed graph only, as in training."""
     teacher = load_own_teacher(config.teacher, observed)
+    if graph.edge_weight is not None and not teacher.takes_weights:
+        unread = f"its teacher '{config.teacher.label}' has no argument edge_weight, so it is asked without weights"
+        graph = replace(graph, notes=(*graph.notes, unread))
     teacher.find_last_layer(observed)
     said = extract_knowledge(teacher, observed, name=config.teacher.label)
     said = replace(said, logits=observed.targets.as_logits(said.logits))

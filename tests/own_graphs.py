@@ -71,5 +71,8 @@ def save_folder(graph: GraphData, folder: Path, *, suffix: str = ".csv", ids: Se
     ]
     write_table(folder / f"nodes{suffix}", header, rows)
     edges = [[ids[a], ids[b]] for a, b in graph.edge_index.T.tolist()]
-    write_table(folder / f"edges{suffix}", ["source", "target"], edges)
+    if graph.edge_weight is not None:
+        edges = [[*ends, weight] for ends, weight in zip(edges, graph.edge_weight.tolist(), strict=True)]
+    header = ["source", "target", "weight"] if graph.edge_weight is not None else ["source", "target"]
+    write_table(folder / f"edges{suffix}", header, edges)
     return folder

@@ -39,6 +39,11 @@ def _of(name: str, change: Callable[[np.ndarray], Any]) -> Callable[[Arrays], Ar
     return lambda arrays: {name: change(arrays[name])}
 
 
+def _weights(odd: Any) -> Callable[[Arrays], Arrays]:
+    """1 for all edges but the third."""
+    return lambda arrays: {"edge_weight": np.array([1.0, 1.0, odd, *[1.0] * (arrays["edge_index"].shape[1] - 3)])}
+
+
 CASES: dict[str, tuple[Callable[[Arrays], Arrays], tuple[str, ...]]] = {
     "NaN feature": (_set("x", (3, 2), np.nan), ("1 feature values", "NaN", "impute")),
     "infinite feature": (_set("x", (3, 2), np.inf), ("infinite", "impute")),
@@ -59,6 +64,12 @@ CASES: dict[str, tuple[Callable[[Arrays], Arrays], tuple[str, ...]]] = {
     "half an edge": (_of("edge_index", lambda e: e + 0.5), ("edge_index must hold integers", "float64")),
     "edges as text": (_of("edge_index", lambda e: e.astype(str)), ("edge_index must hold integers", "<U")),
     "unsigned edges that wrap": (_of("edge_index", lambda e: e.astype(np.uint64) + 2**63), ("names node -",)),
+    "weights too few": (_put(edge_weight=np.ones(3)), ("edge_weight", "one number for each", "(3,)")),
+    "weights of two kinds": (_put(edge_weight=np.ones((7, 2))), ("one number for each", "(7, 2)")),
+    "weight of zero": (_weights(0.0), ("1 edge weights", "positive", "Leave such edges out")),
+    "negative weight": (_weights(-2.0), ("1 edge weights", "rescale")),
+    "NaN weight": (_weights(np.nan), ("1 edge weights", "finite")),
+    "weights as text": (_weights("much"), ("edge_weight must hold numbers", "<U")),
     "labels with fractions": (_of("y", lambda y: y + 0.5), ("integers", "--task regression")),
     "rows of class numbers": (_of("y", lambda y: np.stack([y, y], 1)), ("(61, 2)", "one class per node", "multilabel")),
     "labels half known": (_of("y", lambda y: np.eye(3, dtype=int)[y] - (y[:, None] == [5, 5, 0])), ("all unknown",)),

@@ -66,7 +66,7 @@ def test_figures_are_those_of_the_files(run: Path, graphs: tuple[Path, Path]) ->
     said = answer(opened.student(), there, opened.structure(), everyone, cold=True)
     assert found["student"]["accuracy"] == Classes().score(said, there.y)
     teacher = opened.teacher()
-    logits = teacher(there.features(), teacher.adjacency(there.edge_index, 61))[0]
+    logits = teacher(there.features(), teacher.adjacency(there))[0]
     assert found["teacher"]["accuracy"] == Classes().score(logits, there.y)
     assert 0 <= found["agreement"] <= 1
     assert "auc" not in found["student"], "three classes"
@@ -103,7 +103,7 @@ def test_two_classes_have_an_area_under_the_curve() -> None:
     student = MLPStudent(StudentSpec(features=12, classes=2, hidden=4))
     found = answer_elsewhere(two, teacher=teacher, student=student, control=student, table=None)
     assert 0 <= found["student"]["auc"] <= 1
-    rows = teacher(two.features(), teacher.adjacency(two.edge_index, 61), torch.full((61,), -1))[0]
+    rows = teacher(two.features(), teacher.adjacency(two), torch.full((61,), -1))[0]
     assert found["teacher"]["accuracy"] == Classes().score(rows, two.y)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ def test_teacher_on_unseen_nodes_by_hand(run: Path) -> None:
         ("ind", [p for p in pairs if not set(p) <= unseen]),
         ("cold", [p for p in pairs if not set(p) & unseen]),
     ):
-        adjacency = teacher.adjacency(torch.tensor(keep).T, graph.num_nodes)
+        adjacency = teacher.adjacency(replace(graph, edge_index=torch.tensor(keep).T))
         with torch.no_grad():
             logits = teacher(graph.features(), adjacency)[0][graph.split.unseen]
         want = float((logits.argmax(1) == graph.y[graph.split.unseen]).double().mean())

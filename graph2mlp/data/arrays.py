@@ -17,6 +17,7 @@ from torch import Tensor
 from graph2mlp.data.features import sparse_csr
 from graph2mlp.data.graph import GraphData
 from graph2mlp.data.label_arrays import AUTO, Array, named, typed_labels
+from graph2mlp.data.neighbours import both_directions
 from graph2mlp.data.splits import Split, per_class_split, random_split
 from graph2mlp.data.targets import known_rows
 from graph2mlp.errors import DataError
@@ -26,7 +27,6 @@ __all__ = [
     "PARTS",
     "Array",
     "assemble",
-    "both_directions",
     "feature_tensor",
 ]
 
@@ -53,12 +53,13 @@ def assemble(
     notes: tuple[str, ...] = (),
     undirected: bool = False,
     task: str = AUTO,
+    edge_weight: Array | None = None,
 ) -> GraphData:
-    """The graph of `x [N, F]`, `edge_index [2, E]`, `y [N]` or `[N, C]` (see `typed_labels`).
+    """The graph of `x [N, F]`, `edge_index [2, E]`, `edge_weight [E]` and `y [N]` or `[N, C]` (see `typed_labels`).
 
     `where` (a file, or what was given) begins each complaint. `parts` holds `train`, `val` and `test` as positions or
     masks, or nothing: then `seed` draws 20 / 30 nodes per class, of a task without classes 60 / 20 / 20 % of all.
-    `undirected` adds the direction that is missing of each edge, and drops repeats.
+    `undirected` adds the direction that is missing of each edge, and drops repeats (see `both_directions`).
 
     Raises:
         DataError: anything is of the wrong shape or type, out of range, not finite, or contradictory.
@@ -70,6 +71,9 @@ def assemble(
     if x.shape[0] != len(labels):
         raise DataError(f"{where}: x has {x.shape[0]} rows, but there are {len(labels)} labels: one each per node.")
     edges = torch.from_numpy(_numbers(edge_index, "edge_index", np.integer, where).astype(np.int64, copy=False))
+    weight = None if edge_weight is None else _weights(edge_weight, edges.size(1), where)
+    if undirected:
+        edges, weight = both_directions(edges, weight)
     columns = named(labels, where)
     if class_names and (len(class_names) < len(columns) if labels.ndim == 1 else len(class_names) != len(columns)):
         raise DataError(
@@ -81,7 +85,8 @@ def assemble(
     return GraphData(
         name=name,
         x=feature_tensor(x if sp.issparse(x) else _numbers(np.asarray(x), "x", np.number, where)),
-        edge_index=both_directions(edges) if undirected else edges,
+        edge_index=edges,
+        edge_weight=weight,
         y=torch.from_numpy(labels),
         split=split or _drawn_split(labels, seed),
         class_names=class_names or columns,
@@ -112,10 +117,11 @@ def feature_tensor(features: Array | sp.csr_matrix) -> Tensor:
     return sparse_csr(pointer, columns, torch.from_numpy(_single(csr.data)), csr.shape)
 
 
-def both_directions(edge_index: Tensor) -> Tensor:
-    """Each edge both ways and once, sorted: `[2, E] -> [2, E']`."""
-    both: Tensor = torch.unique(torch.cat([edge_index, edge_index.flip(0)], 1), dim=1)
-    return both
+def _weights(array: Array, edges: int, where: str) -> Tensor:
+    if array.shape not in ((edges,), (edges, 1)):
+        raise DataError(f"{where}: edge_weight must be one number for each of {edges} edges, got shape {array.shape}.")
+    numbers = _numbers(array.reshape(-1), "edge_weight", np.number, where)
+    return torch.from_numpy(np.ascontiguousarray(_single(numbers)))
 
 
 def _numbers(array: Array, name: str, kind: type, where: str) -> Array:

@@ -25,12 +25,16 @@ _BLOCK = 8192
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """A table of R rows: `words` maps a column to `[R]` int64 or text, `numbers [R, K]` float32 has `number_names`."""
+    """A table of R rows: `words` maps a column to `[R]` int64 or text, `numbers [R, K]` float32 has `number_names`.
+
+    `unread` are the names of further columns that nobody asked for.
+    """
 
     path: Path
     words: dict[str, NDArray[Any]]
     numbers: NDArray[np.float32]
     number_names: tuple[str, ...]
+    unread: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -44,7 +48,7 @@ class Columns:
         for name in names:
             if name in self.words:
                 return name
-        raise _missing(self.path, names[0], [*self.words, *self.number_names])
+        raise _missing(self.path, names[0], [*self.words, *self.number_names, *self.unread])
 
 
 def find_table(folder: Path, stem: str) -> Path:
@@ -63,11 +67,15 @@ def find_table(folder: Path, stem: str) -> Path:
 
 
 def read_columns(
-    path: Path, words: Collection[str], *, needs: Collection[Sequence[str]] = (), others: bool = True
+    path: Path,
+    words: Collection[str],
+    *,
+    needs: Collection[Sequence[str]] = (),
+    numbers: Collection[str] | None = None,
 ) -> Columns:
-    """Read a table whose columns named in `words`, where there, hold names; all others must hold numbers.
+    """Read a table whose columns named in `words`, where there, hold names; those in `numbers` hold numbers.
 
-    Of each group in `needs` one column must be there. Without `others`, columns of numbers are named, not read.
+    Without `numbers` all others must. Of each group in `needs` one column must be there.
 
     Of parquet, a column of lists of equal length counts as that many columns.
 
@@ -77,7 +85,7 @@ def read_columns(
     """
     try:
         read = _read_parquet if path.suffix == ".parquet" else _read_csv
-        return read(path, words, needs, others)
+        return read(path, words, needs, numbers)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
 
@@ -95,7 +103,9 @@ def positions_of(wanted: NDArray[Any], names: NDArray[Any]) -> NDArray[np.int64]
     return np.where(names[found] == wanted, found, -1) if len(names) else np.full(len(wanted), -1)
 
 
-def _read_csv(path: Path, words: Collection[str], needs: Collection[Sequence[str]], others: bool) -> Columns:
+def _read_csv(
+    path: Path, words: Collection[str], needs: Collection[Sequence[str]], wanted: Collection[str] | None
+) -> Columns:
     with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a mark in front
         rows = csv.reader(file, skipinitialspace=True)
         try:
@@ -105,7 +115,7 @@ def _read_csv(path: Path, words: Collection[str], needs: Collection[Sequence[str
             _check_header(path, header, needs)
             named = [index for index, name in enumerate(header) if name in words]
             rest = [index for index, name in enumerate(header) if name not in words]
-            plain = rest if others else []
+            plain = [index for index in rest if wanted is None or header[index] in wanted]
             word_blocks: list[list[NDArray[Any]]] = [[] for _ in named]
             blocks: list[NDArray[np.float32]] = []
             for line, block in _blocks(rows, len(header), path):
@@ -117,7 +127,8 @@ def _read_csv(path: Path, words: Collection[str], needs: Collection[Sequence[str
             raise DataError(f"{path} is not a csv file in UTF-8 ({error}). Save it again as comma-separated.") from None
     columns = {header[index]: joined(word_blocks[place]) for place, index in enumerate(named)}
     numbers = np.concatenate(blocks) if blocks else np.empty((0, len(plain)), np.float32)
-    return Columns(path, columns, numbers, tuple(header[index] for index in rest))
+    unread = tuple(header[index] for index in rest if index not in plain)
+    return Columns(path, columns, numbers, tuple(header[index] for index in plain), unread)
 
 
 def _blocks(rows: Iterator[list[str]], width: int, path: Path) -> Iterator[tuple[int, list[list[str]]]]:
@@ -150,8 +161,8 @@ def _numbers(cells: list[list[str]], names: list[str], path: Path, start: int) -
 def _not_a_number(path: Path, row: int, name: str, cell: str) -> str:
     what = f"'{cell[:40]}' is no number" if cell else "the cell is empty"
     return (
-        f"{path}, row {row}, column '{name}': {what}. Columns that are not ids, labels or a split are features: "
-        "fill or encode the column as numbers, or remove it."
+        f"{path}, row {row}, column '{name}': {what}. Features and weights are numbers: fill or encode the column, or "
+        "remove it."
     )
 
 
@@ -183,36 +194,41 @@ def joined(blocks: Sequence[NDArray[Any]]) -> NDArray[Any]:
     return np.concatenate(blocks)
 
 
-def _read_parquet(path: Path, words: Collection[str], needs: Collection[Sequence[str]], others: bool) -> Columns:
+def _read_parquet(
+    path: Path, words: Collection[str], needs: Collection[Sequence[str]], wanted: Collection[str] | None
+) -> Columns:
     parquet = require("pyarrow.parquet", extra="tables", purpose="Reading parquet")
     arrow = require("pyarrow", extra="tables", purpose="Reading parquet")
     try:
         table = parquet.read_table(path)
         _check_header(path, table.column_names, needs)
-        return _parquet_columns(arrow.types, table, path, words, others)
+        return _parquet_columns(arrow.types, table, path, words, wanted)
     except (arrow.ArrowException, ValueError, OSError, OverflowError, MemoryError) as error:
         # Damage inside a page shows only when its cells are taken out.
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise DataError(f"{path} is not a parquet file, or is damaged ({reason}). Write it again.") from None
 
 
-def _parquet_columns(types: Any, table: Any, path: Path, words: Collection[str], others: bool) -> Columns:
+def _parquet_columns(
+    types: Any, table: Any, path: Path, words: Collection[str], wanted: Collection[str] | None
+) -> Columns:
     columns: dict[str, NDArray[Any]] = {}
     numbers: list[NDArray[np.float32]] = []
     names: list[str] = []
+    unread: list[str] = []
     for name, chunked in zip(table.column_names, table.columns, strict=True):
-        if name in columns or name in names:
+        if name in columns or name in names or name in unread:
             raise DataError(f"{path}: the column '{name}' comes twice. Rename one of them.")
         if name in words:
             columns[name] = _parquet_words(chunked, name, path)
-        elif not others:
-            names.append(name)
+        elif wanted is not None and name not in wanted:
+            unread.append(name)
         else:
             block = _parquet_numbers(types, chunked, name, path)
             numbers.append(block)
             names += [name] if block.shape[1] == 1 else [f"{name}[{i}]" for i in range(block.shape[1])]
     joined = np.concatenate(numbers, axis=1) if numbers else np.empty((table.num_rows, 0), np.float32)
-    return Columns(path, columns, joined, tuple(names))
+    return Columns(path, columns, joined, tuple(names), tuple(unread))
 
 
 def _parquet_words(chunked: Any, name: str, path: Path) -> NDArray[Any]:

@@ -33,12 +33,13 @@ def graph_from_arrays(
     names: Any = None,
     undirected: bool = False,
     task: str = AUTO,
+    edge_weight: Any = None,
 ) -> GraphData:
     """A graph of arrays or tensors: `x [N, F]` (dense, scipy or torch sparse), `edge_index [2, E]`, and `y`.
 
     `y` is a class number per node `[N]`, columns of 0 and 1 `[N, C]`, or with `task="regression"` quantities, `[N]` or
     `[N, C]`. `train`, `val`, `test` are positions or masks, all or none: without them `seed` draws a split.
-    `names [N]` are the caller's names of the nodes.
+    `names [N]` are the caller's names of the nodes; `edge_weight [E]` positive numbers.
 
     Raises:
         DataError: the arrays do not make a graph.
@@ -56,6 +57,7 @@ def graph_from_arrays(
         names=None if names is None else _array(names),
         undirected=undirected,
         task=task,
+        edge_weight=None if edge_weight is None else _array(edge_weight),
     )
 
 
@@ -71,8 +73,8 @@ def graph_from_pyg(
 ) -> GraphData:
     """A `torch_geometric.data.Data` with `x`, `edge_index`, `y` and, if it has them, `train_mask` and its relatives.
 
-    Masks of several columns hold several splits: `seed` picks one, in turn. `y [N, 1]` is taken as `[N]`. What else
-    the graph holds (`edge_attr`, `edge_weight`, `pos`, ...) is not used, and the notes say so.
+    Masks of several columns hold several splits: `seed` picks one, in turn. `y [N, 1]` is taken as `[N]`. `edge_weight
+    [E]` is used where it is there; what else the graph holds (`edge_attr`, `pos`, ...) is not, and the notes say so.
 
     Raises:
         DataError: it is heterogeneous, several graphs in one, or lacks something.
@@ -84,7 +86,7 @@ def graph_from_pyg(
         raise DataError(f"{where} holds {data.num_graphs} graphs. Give one of them: batch.get_example(0).")
     held = data.to_dict()
     how: dict[str, Any] = {"name": name, "seed": seed, "class_names": class_names, "undirected": undirected}
-    return _from_parts(held, held, ("x", "edge_index", "y"), where, task=task, **how)
+    return _from_parts(held, held, ("x", "edge_index", "y"), where, task=task, weight=held.get("edge_weight"), **how)
 
 
 def graph_from_dgl(
@@ -92,6 +94,7 @@ def graph_from_dgl(
     *,
     features: str = "feat",
     label: str = "label",
+    weight: str = "weight",
     name: str = "graph",
     seed: int = 0,
     class_names: Sequence[str] = (),
@@ -99,6 +102,8 @@ def graph_from_dgl(
     task: str = AUTO,
 ) -> GraphData:
     """A homogeneous DGL graph: `ndata[features]`, `ndata[label]` and, if there, `ndata["train_mask"]` and relatives.
+
+    `edata[weight]`, where it is there, are the weights of the edges.
 
     Raises:
         DataError: it is heterogeneous, or lacks something.
@@ -108,10 +113,11 @@ def graph_from_dgl(
         raise DataError(f"{where} is heterogeneous. Take one node type with its own edges: dgl.edge_type_subgraph.")
     source, target = graph.edges()
     held = {**dict(graph.ndata), "edge_index": torch.stack([source, target]).long()}
-    edge_names = {f"edata['{key}']": value for key, value in dict(graph.edata).items() if not key.startswith("_")}
-    listed = {**held, **edge_names}
+    on_edges = {str(key): value for key, value in dict(graph.edata).items() if not str(key).startswith("_")}
+    listed = {**held, **{f"edata['{key}']": value for key, value in on_edges.items() if key != weight}}
     how: dict[str, Any] = {"name": name, "seed": seed, "class_names": class_names, "undirected": undirected}
-    return _from_parts(held, listed, (features, "edge_index", label), where, task=task, **how)
+    keys = (features, "edge_index", label)
+    return _from_parts(held, listed, keys, where, task=task, weight=on_edges.get(weight), **how)
 
 
 def graph_from_networkx(
@@ -120,6 +126,7 @@ def graph_from_networkx(
     *,
     label: str = "y",
     split: str = "split",
+    weight: str = "weight",
     name: str = "graph",
     seed: int = 0,
     task: str = AUTO,
@@ -128,8 +135,9 @@ def graph_from_networkx(
 
     `features` is one attribute of the nodes that holds a list of numbers, or several that hold a number each; `label`
     (text or whole number; of several labels a list of them; a number with task="regression") may be missing at nodes
-    where it is unknown; `split` ("train", "val", "test") may be
-    missing altogether. An undirected graph gets both directions of each edge. Edge attributes are not used.
+    where it is unknown; `split` ("train", "val", "test") may be missing altogether. An undirected graph gets both
+    directions of each edge. The attribute `weight` of an edge is its weight, 1 where only others have it; other
+    attributes of edges are not used.
 
     Raises:
         DataError: an attribute is missing or does not hold what it should.
@@ -152,6 +160,7 @@ def graph_from_networkx(
     edges = np.array([(position[edge[0]], position[edge[1]]) for edge in graph.edges], dtype=np.int64).reshape(-1, 2).T
     y, class_names = encode_labels(np.array(labels, dtype=str), where, task)
     whole = all(type(node) is int for node in graph.nodes)
+    attributes = sorted({str(key) for *_ends, about in graph.edges(data=True) for key in about})
     return assemble(
         name=name,
         where=where,
@@ -162,9 +171,10 @@ def graph_from_networkx(
         seed=seed,
         class_names=class_names,
         names=np.array(list(graph.nodes) if whole else [str(node) for node in graph.nodes]),
-        notes=() if not _edge_attributes(graph) else (f"edge attributes {_edge_attributes(graph)} are not used",),
+        notes=tuple(f"edge attribute '{key}' is not used" for key in attributes if key != weight),
         undirected=not graph.is_directed(),
         task=task,
+        edge_weight=_edge_weights(graph, weight, where) if weight in attributes else None,
     )
 
 
@@ -182,6 +192,7 @@ def _from_parts(
     where: str,
     *,
     class_names: Sequence[str],
+    weight: Any,
     **how: Any,
 ) -> GraphData:
     """A graph of what PyG or DGL call by name: features, edges, labels (`keys`) and masks; `listed` is all there is."""
@@ -191,9 +202,11 @@ def _from_parts(
             raise DataError(f"{where} has no '{key}' (it has: {there}). Set it before saving.")
         if not isinstance(held[key], Tensor):
             raise DataError(f"{where}: '{key}' must be a tensor, got {type(held[key]).__name__}.")
+    if weight is not None and not isinstance(weight, Tensor):
+        raise DataError(f"{where}: the weights of edges must be a tensor, got {type(weight).__name__}.")
     x, edge_index, y = (held[key] for key in keys)
     masks = {part: held[f"{part}_mask"] for part in PARTS if isinstance(held.get(f"{part}_mask"), Tensor)}
-    used = {*keys, *(f"{part}_mask" for part in PARTS), "num_nodes"}
+    used = {*keys, *(f"{part}_mask" for part in PARTS), "num_nodes", "edge_weight"}
     left = sorted(str(key) for key, value in listed.items() if key not in used and value is not None)
     return assemble(
         where=where,
@@ -203,6 +216,7 @@ def _from_parts(
         parts={part: _mask(mask, how["seed"]) for part, mask in masks.items()},
         class_names=tuple(class_names),
         notes=(f"not used: {', '.join(left)}",) if left else (),
+        edge_weight=None if weight is None else _array(weight),
         **how,
     )
 
@@ -240,5 +254,9 @@ def _one_type(data: Any) -> str:
     )
 
 
-def _edge_attributes(graph: Any) -> list[str]:
-    return sorted({str(key) for *_ends, about in graph.edges(data=True) for key in about})
+def _edge_weights(graph: Any, key: str, where: str) -> Array:
+    """In the order of `graph.edges`; NetworkX itself counts an edge without the attribute as 1."""
+    try:
+        return np.array([float(about.get(key, 1)) for *_ends, about in graph.edges(data=True)])
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{where}: the edge attribute '{key}' must be a number at every edge ({error}).") from None

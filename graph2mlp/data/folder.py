@@ -3,7 +3,8 @@
 Nodes: `id` (any text or whole number; without it a node is called by its row, from 0), `label` (or `y`; empty where
 unknown: a word or whole number, of several labels the words separated by `;` or `-` for none of them, or a quantity),
 optionally `split` (train, val, test or empty); every other column is a feature.
-Edges: `source` and `target` (or `src` and `dst`), by id; other columns, weights included, are not used.
+Edges: `source` and `target` (or `src` and `dst`), by id; optionally `weight`, a positive number. Other columns are not
+used.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ __all__ = ["is_graph_folder", "read_folder"]
 _NODE_WORDS = ("id", "label", "y", "split")
 _STEMS = ("nodes", "edges")
 _ENDS = (("source", "src"), ("target", "dst"))
+_WEIGHT = "weight"
 
 
 def is_graph_folder(path: Path) -> bool:
@@ -44,7 +46,7 @@ def read_folder(folder: Path, seed: int, *, undirected: bool = False, task: str 
     rows = read_manifest(folder, _STEMS)
     nodes = read_parts(folder, "nodes", _NODE_WORDS, needs=[("label", "y")], rows=rows)
     ends = [name for names in _ENDS for name in names]
-    edges = read_parts(folder, "edges", ends, needs=_ENDS, others=False, rows=rows)
+    edges = read_parts(folder, "edges", ends, needs=_ENDS, numbers=[_WEIGHT], rows=rows)
     label = nodes.first("label", "y")
     if not nodes.number_names:
         there = ", ".join(nodes.words)
@@ -60,6 +62,7 @@ def read_folder(folder: Path, seed: int, *, undirected: bool = False, task: str 
         where=str(folder),
         x=nodes.numbers,
         edge_index=np.stack([_ends(edges, names, ids, nodes.path) for names in _ENDS]),
+        edge_weight=edges.numbers[:, 0] if edges.number_names else None,
         y=y,
         parts=parts,
         seed=seed,
@@ -103,7 +106,7 @@ def _ends(edges: Columns, names: tuple[str, ...], ids: NDArray[Any], nodes: Path
 
 
 def _notes(edges: Columns) -> tuple[str, ...]:
-    if not edges.number_names:
+    if not edges.unread:
         return ()
-    listed = ", ".join(f"'{name}'" for name in edges.number_names)
-    return (f"{edges.path.name}: {listed} not used: an edge is there or not, it has no weight",)
+    listed = ", ".join(f"'{name}'" for name in edges.unread)
+    return (f"{edges.path.name}: {listed} not used: an edge has a '{_WEIGHT}' or none, and nothing else",)

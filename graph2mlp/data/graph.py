@@ -9,18 +9,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from graph2mlp.data.features import Features, all_finite, as_tensor, take_rows
+from graph2mlp.data.neighbours import Neighbours, csr_neighbours
 from graph2mlp.data.splits import Split
 from graph2mlp.data.targets import HIDDEN_LABEL, Targets, known_rows, targets_of, task_of, unknown_like
 from graph2mlp.errors import DataError
 from graph2mlp.tasks import CLASSIFICATION, MULTILABEL, REGRESSION, Task
 
-__all__ = ["HIDDEN_LABEL", "GraphData", "csr_neighbours"]
+__all__ = ["HIDDEN_LABEL", "GraphData"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -28,14 +28,16 @@ class GraphData:
     """A graph whose nodes are to be answered for: N nodes, E directed edges, F features, C columns in an answer.
 
     Shapes: `x [N, F]` float32, dense or torch CSR; `edge_index [2, E]` int64 (source, target; an undirected edge is
-    stored both ways); `y`, whose form says the task: classes `[N]` int64, any number of labels `[N, C]` int64 of 0 and
-    1 (`HIDDEN_LABEL` where unknown), or quantities `[N, C]` float32 (NaN where unknown); `class_names` of the C
-    classes, labels or quantities; `node_ids [N]` int64: the id of each node in the
-    graph it was cut from, its own position unless this is a subgraph; `names [N]` int64 or text: what the user calls
-    each node, None where positions are its only names. `notes` say what a reader found and left out.
+    stored both ways); `edge_weight [E]` float32, positive, None where an edge is there or not; `y`, whose form says the
+    task: classes `[N]` int64, any number of labels `[N, C]` int64 of 0 and 1 (`HIDDEN_LABEL` where unknown), or
+    quantities `[N, C]` float32 (NaN where unknown); `class_names` of the C classes, labels or quantities; `node_ids
+    [N]` int64: the id of each node in the graph it was cut from, its own position unless this is a subgraph; `names
+    [N]` int64 or text: what the user calls each node, None where positions are its only names. `notes` say what a
+    reader found and left out.
 
     Edges stay as they were stored, in their order, so that a user's own teacher sees what it was trained on. Everything
-    of ours that learns from edges counts a repeated edge once and passes over self edges (see `csr_neighbours`).
+    of ours that learns from edges counts a repeated edge once, its weights added, and passes over self edges (see
+    `csr_neighbours`).
 
     Raises:
         DataError: anything is of the wrong shape or type, out of range, not finite, or contradictory.
@@ -50,6 +52,7 @@ class GraphData:
     node_ids: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
     names: NDArray[Any] | None = None
     notes: tuple[str, ...] = ()
+    edge_weight: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not self.node_ids.numel():
@@ -114,15 +117,26 @@ class GraphData:
         position = torch.full((self.num_nodes,), -1, dtype=torch.long)
         position[kept] = torch.arange(len(kept))
         edges = position[self.edge_index]
+        inside = (edges >= 0).all(0)
         return replace(
             self,
             x=_subset(self.x, kept),
-            edge_index=edges[:, (edges >= 0).all(0)],
+            edge_index=edges[:, inside],
+            edge_weight=None if self.edge_weight is None else self.edge_weight[inside],
             y=y[kept],
             split=self.split.relabel(position),
             node_ids=self.node_ids[kept],
             names=None if self.names is None else self.names[kept.numpy()],
         )
+
+    def edges(self) -> tuple[Tensor, int, Tensor | None]:
+        """`edge_index`, N and `edge_weight`, as `csr_neighbours` takes them."""
+        return self.edge_index, self.num_nodes, self.edge_weight
+
+    def with_edges(self, kept: Tensor) -> GraphData:
+        """The same graph with the edges `kept [E]` bool only."""
+        weight = None if self.edge_weight is None else self.edge_weight[kept]
+        return replace(self, edge_index=self.edge_index[:, kept], edge_weight=weight)
 
     def observed_ids(self) -> Tensor:
         """`node_ids` of the nodes that training may see, ascending."""
@@ -134,15 +148,16 @@ class GraphData:
         return torch.nonzero(keep).squeeze(1)
 
     @cached_property
-    def in_neighbours(self) -> tuple[Tensor, Tensor]:
+    def in_neighbours(self) -> Neighbours:
         """In-neighbours of every node as CSR, each once and without self-loops; see `csr_neighbours`."""
-        return csr_neighbours(self.edge_index, self.num_nodes)
+        return csr_neighbours(*self.edges())
 
     def fingerprint(self) -> str:
         """A short hash of everything a teacher or a structure encoder can depend on."""
         digest = hashlib.blake2b(digest_size=16)
         x = (self.x.crow_indices(), self.x.col_indices(), self.x.values()) if self.is_sparse else (self.x,)
-        for tensor in (*x, self.edge_index, self.y, self.node_ids, *self.split.parts().values()):
+        weight = () if self.edge_weight is None else (self.edge_weight,)
+        for tensor in (*x, self.edge_index, *weight, self.y, self.node_ids, *self.split.parts().values()):
             digest.update(f"{tensor.dtype}{list(tensor.shape)}".encode())
             digest.update(tensor.contiguous().view(-1).numpy())  # the array itself: bytes of it would be a copy
         return digest.hexdigest()
@@ -208,6 +223,13 @@ class GraphData:
         if edges.numel() and (int(edges.min()) < 0 or int(edges.max()) >= self.num_nodes):
             bad = int(edges[(edges < 0) | (edges >= self.num_nodes)][0])
             self._fail(f"an edge names node {bad}, but nodes run from 0 to {self.num_nodes - 1}.")
+        weight = self.edge_weight
+        if weight is None:
+            return
+        if weight.shape != (self.num_edges,) or weight.dtype != torch.float32:
+            self._fail(f"edge_weight must be float32 [{self.num_edges}], got {weight.dtype} {list(weight.shape)}.")
+        if bad := int((~(torch.isfinite(weight) & (weight > 0))).sum()):
+            self._fail(f"{bad} edge weights are not positive, finite numbers. Leave such edges out, or rescale them.")
 
     def _check_labels(self) -> None:
         task = task_of(self.y)
@@ -232,29 +254,6 @@ class GraphData:
             self._fail(f"labels must be 0 to {most} (or -1, unknown), got {low} to {high}.")
         if task is MULTILABEL and bool(((self.y < 0).any(1) != (self.y < 0).all(1)).any()):
             self._fail("a node's labels must be all known (0 or 1) or all unknown (-1).")
-
-
-def csr_neighbours(edge_index: Tensor, num_nodes: int, *, self_loops: bool = False) -> tuple[Tensor, Tensor]:
-    """In-neighbours as CSR `(pointer [N + 1], neighbours [E])`: node i has `neighbours[pointer[i]:pointer[i + 1]]`.
-
-    Repeated edges are kept once, in ascending order, so the result depends on the graph only. Self-loops are left out,
-    or with `self_loops` every node has one.
-    """
-    source, target = edge_index
-    key = torch.mul(target, num_nodes).add_(source)
-    key = key[source != target]
-    if self_loops:
-        key = torch.cat([key, torch.arange(num_nodes) * (num_nodes + 1)])
-    # numpy sorts in place, and many times faster than torch.unique, which also needs three times the memory.
-    sorted_keys = key.numpy()
-    sorted_keys.sort()
-    first = np.ones(len(sorted_keys), dtype=bool)
-    np.not_equal(sorted_keys[1:], sorted_keys[:-1], out=first[1:])
-    key = torch.from_numpy(sorted_keys if first.all() else sorted_keys[first])
-    pointer = torch.zeros(num_nodes + 1, dtype=torch.long)
-    target = torch.div(key, num_nodes, rounding_mode="floor")
-    pointer[1:] = torch.cumsum(torch.bincount(target, minlength=num_nodes), 0)
-    return pointer, key.sub_(target.mul_(num_nodes))
 
 
 def _subset(x: Tensor, ids: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,9 @@ UNREADABLE = (
     NotImplementedError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 """What numpy raises, without unpickling, on `.npy` and `.npz` files that are damaged or something else."""
+
+
+_PLAIN = "adj_data is not used: this layout is for edges without weights; store edge_index and edge_weight instead"
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,16 +131,17 @@ def read_graph(path: Path, seed: int, *, undirected: bool = False, task: str = A
     """A user's `.npz` file as a graph; without stored masks `seed` draws the split (see `assemble`).
 
     Plain layout: `x [N, F]` (or `x_data`, `x_indices`, `x_indptr`, `x_shape`, the parts of a CSR matrix), `edge_index
-    [2, E]`, `y [N]` or `[N, C]`, optionally `train`, `val`, `test` (positions, or masks of length N), `class_names
-    [C]`, `node_names [N]` and `task`, which holds unless another is given. Edges are taken as they are, unless
-    `undirected` adds the directions that are missing.
+    [2, E]`, `y [N]` or `[N, C]`, optionally `edge_weight [E]`, `train`, `val`, `test` (positions, or masks of length
+    N), `class_names [C]`, `node_names [N]` and `task`, which holds unless another is given. Edges are taken as they
+    are, unless `undirected` adds the directions that are missing. The gnn-benchmark layout is for unweighted graphs.
     """
     arrays = load_arrays(path)
     if "adj_data" in arrays:
         if task not in (AUTO, CLASSIFICATION.name):
             raise DataError(f"{path} has the gnn-benchmark layout, whose labels are classes (got --task {task}).")
-        raw = read_raw(path).undirected()
-        return raw.graph(path.stem, per_class_split(raw.labels, seed))
+        raw, plain = read_raw(path), bool((arrays["adj_data"] == 1).all())
+        graph = raw.undirected().graph(path.stem, per_class_split(raw.labels, seed))
+        return graph if plain else replace(graph, notes=(*graph.notes, _PLAIN))
     sparse = "x_data" in arrays
     if missing := sorted({"edge_index", "y", *(() if sparse else ("x",))} - arrays.keys()):
         raise DataError(
@@ -155,6 +159,7 @@ def read_graph(path: Path, seed: int, *, undirected: bool = False, task: str = A
         class_names=tuple(str(name) for name in np.ravel(arrays.get("class_names", ()))),
         names=arrays.get("node_names"),
         undirected=undirected,
+        edge_weight=arrays.get("edge_weight"),
         task=str(arrays["task"]) if task == AUTO and "task" in arrays else task,
     )
 
@@ -171,6 +176,8 @@ def save_graph(graph: GraphData, path: Path) -> Path:
     arrays |= {name: graph.split.parts()[name].numpy() for name in PARTS} | {"task": np.array(graph.task.name)}
     if graph.names is not None:
         arrays["node_names"] = graph.names
+    if graph.edge_weight is not None:
+        arrays["edge_weight"] = graph.edge_weight.numpy()
     if graph.is_sparse:
         x = graph.x
         arrays |= {"x_data": x.values().numpy(), "x_indices": x.col_indices().numpy()}

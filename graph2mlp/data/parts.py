@@ -57,7 +57,7 @@ def read_parts(
     words: Collection[str],
     *,
     needs: Collection[Sequence[str]] = (),
-    others: bool = True,
+    numbers: Collection[str] | None = None,
     rows: Mapping[str, int] | None = None,
 ) -> Columns:
     """The table `stem` of `folder`; what it must hold: see `read_columns`. `rows` is what a manifest says.
@@ -68,20 +68,25 @@ def read_parts(
     files = _files(folder, stem) or [find_table(folder, stem)]
     parts = []
     for file in files:
-        part = read_columns(file, words, needs=needs, others=others)
+        part = read_columns(file, words, needs=needs, numbers=numbers)
         wanted = len(part) if rows is None else rows[str(file.relative_to(folder))]
         if len(part) != wanted:
             raise DataError(f"{file} has {len(part)} rows, but {MANIFEST} says {wanted}. Write it again.")
         parts.append(part)
     first = parts[0]
     for part in parts[1:]:
-        if (part.words.keys(), part.number_names) != (first.words.keys(), first.number_names):
-            names = ", ".join([*part.words, *part.number_names][:8])
+        if _header(part) != _header(first):
+            names = ", ".join([*part.words, *part.number_names, *part.unread][:8])
             raise DataError(f"{part.path} has other columns than {first.path.name} ({names}). All parts need the same.")
     if len(parts) == 1:
         return first
     columns = {name: joined([part.words[name] for part in parts]) for name in first.words}
-    return Columns(folder / stem, columns, np.concatenate([part.numbers for part in parts]), first.number_names)
+    joined_numbers = np.concatenate([part.numbers for part in parts])
+    return Columns(folder / stem, columns, joined_numbers, first.number_names, first.unread)
+
+
+def _header(part: Columns) -> tuple[Collection[str], ...]:
+    return part.words.keys(), part.number_names, part.unread
 
 
 def _files(folder: Path, stem: str) -> list[Path]:

@@ -159,7 +159,7 @@ class _GNNPeer(_Peer):
         model = build_teacher(spec.features, spec.classes, config)
         super().__init__(model, config.weight_decay)
         self.features = stage.graph.features()
-        self.adjacency = model.adjacency(stage.graph.edge_index, stage.graph.num_nodes)
+        self.adjacency = model.adjacency(stage.graph)
 
     def __call__(self, batch: Batch) -> StudentOutput:
         logits, hidden = self.model(self.features, self.adjacency)

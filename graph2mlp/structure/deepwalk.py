@@ -5,27 +5,25 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from graph2mlp.data.graph import GraphData, csr_neighbours
+from graph2mlp.data.graph import GraphData
+from graph2mlp.data.neighbours import Neighbours, csr_neighbours
 from graph2mlp.errors import DataError, require
 
 __all__ = ["deepwalk", "random_walks"]
 
 
-def random_walks(
-    pointer: np.ndarray, neighbours: np.ndarray, *, length: int, per_node: int, state: np.random.RandomState
-) -> np.ndarray:
-    """Uniform walks over out-edges in CSR form -> `[per_node * connected nodes, length]` node positions."""
-    degree = np.diff(pointer)
-    start = np.tile(np.nonzero(degree)[0], per_node)
+def random_walks(targets: Neighbours, *, length: int, per_node: int, state: np.random.RandomState) -> np.ndarray:
+    """Walks over out-edges, each as likely as its weight -> `[per_node * connected nodes, length]` node positions.
+
+    A dead end of a directed graph ends the walk there: it stays.
+    """
+    start = np.tile(np.nonzero(targets.count.numpy())[0], per_node)
     state.shuffle(start)
     walks = np.empty((len(start), length), dtype=np.int64)
     walks[:, 0] = start
     for step in range(1, length):
-        here = walks[:, step - 1]
-        # A dead end of a directed graph ends the walk there: it stays.
-        choice = (state.rand(len(here)) * degree[here]).astype(np.int64)
-        reached = neighbours[np.minimum(pointer[here] + choice, len(neighbours) - 1)]
-        walks[:, step] = np.where(degree[here] > 0, reached, here)
+        here = torch.from_numpy(walks[:, step - 1].copy())
+        walks[:, step] = targets.sample(here, torch.from_numpy(state.rand(len(here)))).numpy()
     return walks
 
 
@@ -39,25 +37,19 @@ def deepwalk(
     window: int = 5,
     epochs: int = 3,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Skip-gram with hierarchical softmax over uniform random walks -> (`[N, dim]` float32, `known [N]` bool).
+    """Skip-gram with hierarchical softmax over random walks -> (`[N, dim]` float32, `known [N]` bool).
 
     Perozzi, Al-Rfou, Skiena, "DeepWalk: Online Learning of Social Representations", KDD 2014; trained by gensim in one
     thread, so equal seeds give equal vectors. Nodes without edges are not known.
     """
     word2vec = require("gensim.models", extra="distill", purpose="The structure encoder 'deepwalk'")
-    pointer, neighbours = csr_neighbours(graph.edge_index.flip(0), graph.num_nodes)
-    if not len(neighbours):
+    targets = csr_neighbours(graph.edge_index.flip(0), graph.num_nodes, graph.edge_weight)
+    if not len(targets.ids):
         raise DataError(
             f"Graph '{graph.name}' has 0 nodes with edges, so there is nowhere to walk. "
             "Use a method that reads features only, such as glnn."
         )
-    walks = random_walks(
-        pointer.numpy(),
-        neighbours.numpy(),
-        length=length,
-        per_node=per_node,
-        state=np.random.RandomState(seed),
-    )
+    walks = random_walks(targets, length=length, per_node=per_node, state=np.random.RandomState(seed))
     model = word2vec.Word2Vec(
         [[str(node) for node in walk] for walk in walks],
         vector_size=dim,

@@ -34,10 +34,9 @@ def laplacian_eigenvectors(graph: GraphData, *, dim: int, seed: int) -> tuple[to
     """
     if graph.num_nodes > LARGE:
         return _large(graph, dim, seed)
-    pointer, neighbours = graph.in_neighbours
-    adjacency = sp.csr_matrix(
-        (np.ones(len(neighbours)), neighbours.numpy(), pointer.numpy()), (graph.num_nodes, graph.num_nodes)
-    )
+    found = graph.in_neighbours
+    parts = (found.values().double().numpy(), found.ids.numpy(), found.pointer.numpy())
+    adjacency = sp.csr_matrix(parts, (graph.num_nodes, graph.num_nodes))
     adjacency = adjacency.maximum(adjacency.T)  # positions do not depend on the direction of an edge
     degree = np.asarray(adjacency.sum(1)).ravel()
     connected = np.nonzero(degree)[0]

@@ -23,12 +23,11 @@ def neighbour_requests(graph: GraphData, ids: Tensor, *, cold: bool = False) -> 
     unseen[graph.split.unseen] = True
     if not bool(unseen[ids].any()):
         return ids.unsqueeze(1)
-    pointer, neighbours = graph.in_neighbours
-    start, count = pointer[ids], pointer[ids + 1] - pointer[ids]
-    count = torch.where(unseen[ids], count, 1)
+    found = graph.in_neighbours
+    start, count = found.pointer[ids], torch.where(unseen[ids], found.count[ids], 1)
     out = torch.full((len(ids), max(1, int(count.max()))), PAD)
     column = torch.arange(out.size(1)).expand_as(out)
     filled = column < count.unsqueeze(1)
-    flat = (start.unsqueeze(1) + column)[filled].clamp(max=max(0, len(neighbours) - 1))
-    out[filled] = neighbours[flat]
+    flat = (start.unsqueeze(1) + column)[filled].clamp(max=max(0, len(found.ids) - 1))
+    out[filled] = found.ids[flat]
     return torch.where(unseen[ids].unsqueeze(1), out, torch.where(column == 0, ids.unsqueeze(1), PAD))

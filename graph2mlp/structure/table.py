@@ -11,6 +11,7 @@ from torch import Tensor
 
 from graph2mlp.data.features import all_finite
 from graph2mlp.data.graph import GraphData
+from graph2mlp.data.neighbours import Neighbours
 from graph2mlp.errors import DataError
 from graph2mlp.tensor_files import save_tensors
 
@@ -26,6 +27,7 @@ class StructureTable:
 
     A request is a list of node ids: `[i]` itself for a node of the table, the neighbours of a node that is not in it.
     The answer is the mean of the known rows, `sum_j known_j rows_j / max(1, sum_j known_j)`: zeros when none is known.
+    Weights of edges do not enter it: a request names neighbours only.
 
     Shapes: `rows [N, P]` float32, `known [N]` bool. A node without edges, or unseen in training, is not known; its row
     is zero.
@@ -63,23 +65,20 @@ class StructureTable:
 
         Or of the nodes at positions `ids [B]` only, `[B, P]`, in memory that grows with their edges.
         """
-        pointer, neighbours = graph.in_neighbours
+        found = graph.in_neighbours
         if ids is not None:
-            return self._means_of(graph.node_ids, pointer, neighbours, ids)
+            return self._means_of(graph.node_ids, found, ids)
         known = self.known[graph.node_ids]
-        size = (graph.num_nodes, graph.num_nodes)
-        weight = known[neighbours].float()
-        adjacency = torch.sparse_csr_tensor(pointer, neighbours, weight, size, check_invariants=False)
         with_count = torch.cat([self.rows[graph.node_ids], known.float().unsqueeze(1)], 1)
-        total: Tensor = adjacency @ with_count
+        total: Tensor = found.matrix(known[found.ids].float()) @ with_count
         return total[:, :-1] / total[:, -1:].clamp(min=1)
 
-    def _means_of(self, node_ids: Tensor, pointer: Tensor, neighbours: Tensor, ids: Tensor) -> Tensor:
-        start, count = pointer[ids], pointer[ids + 1] - pointer[ids]
+    def _means_of(self, node_ids: Tensor, found: Neighbours, ids: Tensor) -> Tensor:
+        start, count = found.pointer[ids], found.count[ids]
         ends = count.cumsum(0)
         offsets = ends - count
         edges = torch.arange(int(count.sum())) + (start - offsets).repeat_interleave(count)
-        sources = node_ids[neighbours[edges]]
+        sources = node_ids[found.ids[edges]]
         known = self.known[sources].float()
         # One sum over known rows for each node; the row of an unknown node is zero.
         total = F.embedding_bag(sources, self.rows, offsets, mode="sum", per_sample_weights=known)

@@ -52,13 +52,13 @@ def needs_blocks(teacher: Teacher, num_nodes: int) -> bool:
 
 
 @torch.no_grad()
-def answer_in_blocks(teacher: Teacher, graph: GraphData, edge_index: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+def answer_in_blocks(teacher: Teacher, graph: GraphData) -> tuple[Tensor, tuple[Tensor, ...]]:
     """`(logits [N, C], hidden)` of every node, as `teacher(graph.features(), adjacency)` gives them."""
     if not isinstance(teacher, Ensemble):
-        return _single(teacher, graph, edge_index)
+        return _single(teacher, graph)
     answers, last = [], []
     for member in teacher.teachers():
-        logits, hidden = _single(member, graph, edge_index)
+        logits, hidden = _single(member, graph)
         answers.append(logits)
         if hidden:
             last.append(hidden[-1])
@@ -69,8 +69,8 @@ def answer_in_blocks(teacher: Teacher, graph: GraphData, edge_index: Tensor) -> 
     return answers[0], (torch.cat(last, 1),) if last else ()
 
 
-def _single(teacher: Teacher, graph: GraphData, edge_index: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-    adjacency = teacher.adjacency(edge_index, graph.num_nodes)
+def _single(teacher: Teacher, graph: GraphData) -> tuple[Tensor, tuple[Tensor, ...]]:
+    adjacency = teacher.adjacency(graph)
     times = _features(teacher, graph)
     outputs: list[Tensor] = []
     for layer in _layers(teacher):

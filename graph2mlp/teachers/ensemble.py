@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graph2mlp.data.features import Features
-from graph2mlp.data.graph import csr_neighbours
+from graph2mlp.data.graph import GraphData
+from graph2mlp.data.neighbours import csr_neighbours
 from graph2mlp.tasks import CLASSIFICATION
-from graph2mlp.teachers.models import GAT, Teacher
+from graph2mlp.teachers.models import Teacher
 from graph2mlp.teachers.stacking import fit_sharpness, fit_weights
 
 __all__ = ["Ensemble"]
@@ -44,26 +45,23 @@ class Ensemble(Teacher):
         self.hops = max(member.hops for member in members)
         self.targets = first.targets  # the members' answers are in the user's units already
 
-    def adjacency(self, edge_index: Tensor, num_nodes: int) -> Tensor:
+    def adjacency(self, graph: GraphData) -> Tensor:
         """All edges and a self-loop at every node, as one CSR matrix whose values are rows: a column for each member.
 
         One matrix for all, so that a server cuts out a node's surroundings once.
         """
-        pointer, neighbours = csr_neighbours(edge_index, num_nodes, self_loops=True)
-        target = torch.repeat_interleave(torch.arange(num_nodes), pointer.diff())
-        values = torch.zeros(len(neighbours), len(self.members))
+        found = csr_neighbours(*graph.edges(), self_loops=True)
+        values = torch.zeros(len(found.ids), len(self.members))
         for number, member in enumerate(self.teachers()):
-            if isinstance(member, GAT):
-                continue  # reads where the edges are, no weights
-            own = member.adjacency(edge_index, num_nodes).values()
-            # A member without self-loops gets them with weight 0, which adds nothing to its sums.
-            places = slice(None) if len(own) == len(neighbours) else neighbours != target
+            own = member.adjacency(graph).values()
+            # A member without self-loops gets them with weight 0, which adds nothing to its sums; GAT takes them out.
+            places = slice(None) if len(own) == len(found.ids) else found.ids != found.targets()
             values[places, number] = own
-        size = (num_nodes, num_nodes, len(self.members))
-        return torch.sparse_csr_tensor(pointer, neighbours, values, size, check_invariants=False)
+        size = (graph.num_nodes, graph.num_nodes, len(self.members))
+        return torch.sparse_csr_tensor(found.pointer, found.ids, values, size, check_invariants=False)
 
     def forward(self, x: Features, adjacency: Tensor, ids: Tensor | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
-        answers = [member(x, _own(member, number, adjacency), ids) for number, member in enumerate(self.teachers())]
+        answers = [member(x, _own(number, adjacency), ids) for number, member in enumerate(self.teachers())]
         logits = self.combine([z for z, _hidden in answers])
         last = [F.normalize(hidden[-1], dim=1) for _logits, hidden in answers if hidden]
         return logits, (torch.cat(last, dim=1),) if last else ()
@@ -71,7 +69,7 @@ class Ensemble(Teacher):
     def logits(self, x: Features, adjacency: Tensor, ids: Tensor | None = None) -> Tensor:
         """Without the members' hidden layers side by side, which take longer than the rest."""
         members = enumerate(self.teachers())
-        return self.combine([member.logits(x, _own(member, number, adjacency), ids) for number, member in members])
+        return self.combine([member.logits(x, _own(number, adjacency), ids) for number, member in members])
 
     def combine(self, logits: Sequence[Tensor]) -> Tensor:
         """The common logits `[n, C]` of the members' `logits`, each `[n, C]`."""
@@ -94,11 +92,8 @@ class Ensemble(Teacher):
         return [cast(Teacher, member) for member in self.members]
 
 
-def _own(member: Teacher, number: int, adjacency: Tensor) -> Tensor:
+def _own(number: int, adjacency: Tensor) -> Tensor:
     """The member's part of the common matrix, in the form its own `adjacency` has."""
     pointer, neighbours = adjacency.crow_indices(), adjacency.col_indices()
-    if isinstance(member, GAT):
-        target = torch.repeat_interleave(torch.arange(len(pointer) - 1), pointer.diff())
-        return torch.stack([neighbours, target])  # GATConv takes the self-loops out before it adds its own
     weights = adjacency.values()[:, number].contiguous()
     return torch.sparse_csr_tensor(pointer, neighbours, weights, adjacency.shape[:2], check_invariants=False)

@@ -18,7 +18,7 @@ __all__ = ["answer_all", "extract_knowledge", "weights_fingerprint"]
 @torch.no_grad()
 def extract_knowledge(teacher: Teacher, graph: GraphData, *, name: str) -> TeacherKnowledge:
     """What `teacher` says of every node of the observed `graph`, in evaluation mode."""
-    logits, hidden = answer_all(teacher, graph, graph.edge_index, graph.node_ids)
+    logits, hidden = answer_all(teacher, graph, graph.node_ids)
     return TeacherKnowledge(
         name=name,
         node_ids=graph.node_ids,
@@ -30,16 +30,12 @@ def extract_knowledge(teacher: Teacher, graph: GraphData, *, name: str) -> Teach
 
 
 @torch.no_grad()
-def answer_all(
-    teacher: Teacher, graph: GraphData, edge_index: Tensor, ids: Tensor | None = None
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Logits `[N, C]` and hidden layers over the edges `edge_index`, evaluation mode; in blocks where it must be."""
+def answer_all(teacher: Teacher, graph: GraphData, ids: Tensor | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Logits `[N, C]` and hidden layers of every node, evaluation mode; in blocks where it must be."""
     teacher.eval()
     if needs_blocks(teacher, graph.num_nodes):
-        return answer_in_blocks(teacher, graph, edge_index)
-    found: tuple[Tensor, tuple[Tensor, ...]] = teacher(
-        graph.features(), teacher.adjacency(edge_index, graph.num_nodes), ids
-    )
+        return answer_in_blocks(teacher, graph)
+    found: tuple[Tensor, tuple[Tensor, ...]] = teacher(graph.features(), teacher.adjacency(graph), ids)
     return found
 
 

@@ -1,7 +1,7 @@
 """The built-in teachers, on PyG's layers: GraphSAGE, GCN, GAT, APPNP, and a GCN with structural embeddings.
 
-Each reads sparse or dense features, and edges in the form its `adjacency` gives: for all but GAT a CSR matrix that is
-normalised once, so a row of it can be cut out and still gives the exact answer for that node.
+Each reads sparse or dense features, and edges in the form its `adjacency` gives: a CSR matrix that is normalised once
+(of GAT the weights as they are), so a row of it can be cut out and still gives the exact answer for that node.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.nn import APPNP, GATConv, GCNConv, SAGEConv
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
+from torch_geometric.utils import softmax
 
 from graph2mlp.data.features import (
     FeatureLinear,
@@ -27,7 +28,8 @@ from graph2mlp.data.features import (
     project,
     unit_rows,
 )
-from graph2mlp.data.graph import csr_neighbours
+from graph2mlp.data.graph import GraphData
+from graph2mlp.data.neighbours import csr_neighbours
 from graph2mlp.data.targets import Classes, Targets
 from graph2mlp.errors import ConfigError
 from graph2mlp.teachers.config import TEACHER_NAMES, TeacherConfig
@@ -59,7 +61,7 @@ class Teacher(nn.Module, ABC):
         self.targets, self.outputs = targets, targets.output_scale()
 
     @abstractmethod
-    def adjacency(self, edge_index: Tensor, num_nodes: int) -> Tensor:
+    def adjacency(self, graph: GraphData) -> Tensor:
         """The edges in the form `forward` wants, computed once per graph."""
 
     @abstractmethod
@@ -96,7 +98,7 @@ class _MeanConv(SAGEConv):  # type: ignore[misc]
 
 
 class SAGE(Teacher):
-    """GraphSAGE (Hamilton, Ying, Leskovec, NeurIPS 2017).
+    """GraphSAGE (Hamilton, Ying, Leskovec, NeurIPS 2017); the mean is a weighted one where edges have weights.
 
     Aggregator `mean`: `h_i' = W_1 h_i + W_2 mean_{j in N(i)} h_j`; `gcn`: `h_i' = W mean_{j in N(i) + i} h_j`, the form
     GLNN and NOSMOG report.
@@ -109,10 +111,10 @@ class SAGE(Teacher):
         root = config.aggregator == "mean"
         self.convs = nn.ModuleList(_MeanConv(a, b, root_weight=root) for a, b in itertools.pairwise(self.widths))
 
-    def adjacency(self, edge_index: Tensor, num_nodes: int) -> Tensor:
-        pointer, neighbours = csr_neighbours(edge_index, num_nodes, self_loops=self.config.aggregator == "gcn")
-        degree = pointer[1:] - pointer[:-1]
-        return _csr(pointer, neighbours, torch.repeat_interleave(1.0 / degree.clamp(min=1), degree))
+    def adjacency(self, graph: GraphData) -> Tensor:
+        found = csr_neighbours(*graph.edges(), self_loops=self.config.aggregator == "gcn")
+        share = torch.repeat_interleave(1.0 / found.strength(), found.count)  # a node without edges has none to share
+        return found.matrix(share if found.weight is None else share * found.weight)
 
     def forward(self, x: Features, adjacency: Tensor, ids: Tensor | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
         return _stack(self, lambda layer, h: self.convs[layer](h, adjacency), x)
@@ -126,15 +128,28 @@ class GCN(Teacher):
         self.convs = nn.ModuleList(GCNConv(a, b, normalize=False) for a, b in itertools.pairwise(self.widths))
         self.convs[0].lin = FeatureLinear(features, self.widths[1], bias=False)
 
-    def adjacency(self, edge_index: Tensor, num_nodes: int) -> Tensor:
-        return _gcn_adjacency(edge_index, num_nodes)
+    def adjacency(self, graph: GraphData) -> Tensor:
+        return _gcn_adjacency(graph)
 
     def forward(self, x: Features, adjacency: Tensor, ids: Tensor | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
         return _stack(self, lambda layer, h: self.convs[layer](h, adjacency), x)
 
 
+class _WeightedGATConv(GATConv):  # type: ignore[misc]
+    """PyG's GATConv whose attention is multiplied by weights that come as their logarithms, `edge_attr [E]`."""
+
+    def edge_update(
+        self, alpha_j: Tensor, alpha_i: Tensor, edge_attr: Tensor, index: Tensor, ptr: Tensor | None, dim_size: int
+    ) -> Tensor:
+        alpha = F.leaky_relu(alpha_j + alpha_i, self.negative_slope) + edge_attr.unsqueeze(1)
+        return F.dropout(softmax(alpha, index, ptr, dim_size), self.dropout, self.training)
+
+
 class GAT(Teacher):
-    """Attention over neighbours and self, `heads` heads of `hidden / heads` (Velickovic et al., ICLR 2018)."""
+    """Attention over neighbours and self, `heads` heads of `hidden / heads` (Velickovic et al., ICLR 2018).
+
+    Where edges have weights, node i attends to j with `w_ij exp(e_ij) / sum_k w_ik exp(e_ik)`, `w_ii = 1`.
+    """
 
     def __init__(self, features: int, classes: int, config: TeacherConfig) -> None:
         super().__init__(features, classes, config)
@@ -142,18 +157,21 @@ class GAT(Teacher):
         for number, (a, b) in enumerate(itertools.pairwise(self.widths), start=1):
             last = number == config.layers
             heads = 1 if last else config.heads
-            layers.append(GATConv(a, b // heads, heads=heads, dropout=config.attention_dropout, concat=not last))
+            how = {"dropout": config.attention_dropout, "concat": not last, "fill_value": 0.0}  # log 1, of a self-loop
+            layers.append(_WeightedGATConv(a, b // heads, heads=heads, **how))
         self.convs = nn.ModuleList(layers)
         self.convs[0].lin = FeatureLinear(features, self.widths[1], bias=False)
 
-    def adjacency(self, edge_index: Tensor, num_nodes: int) -> Tensor:
-        pointer, neighbours = csr_neighbours(edge_index, num_nodes)  # GATConv adds the self-loops
-        target = torch.repeat_interleave(torch.arange(num_nodes), pointer[1:] - pointer[:-1])
-        return torch.stack([neighbours, target])
+    def adjacency(self, graph: GraphData) -> Tensor:
+        found = graph.in_neighbours  # GATConv adds the self-loops
+        return found.matrix(found.values())
 
     def forward(self, x: Features, adjacency: Tensor, ids: Tensor | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
+        pointer = adjacency.crow_indices()
+        target = torch.repeat_interleave(torch.arange(len(pointer) - 1), pointer.diff())
+        edges, weight = torch.stack([adjacency.col_indices(), target]), adjacency.values().log()
         # GATConv asks for `x.dim()`, which sparse rows lack.
-        return _stack(self, lambda layer, h: self.convs[layer](as_tensor(h), adjacency), x)
+        return _stack(self, lambda layer, h: self.convs[layer](as_tensor(h), edges, weight), x)
 
 
 class APPNPTeacher(Teacher):
@@ -166,8 +184,8 @@ class APPNPTeacher(Teacher):
         self.spread = APPNP(config.steps, config.teleport, normalize=False)
         self.hops = config.steps
 
-    def adjacency(self, edge_index: Tensor, num_nodes: int) -> Tensor:
-        return _gcn_adjacency(edge_index, num_nodes)
+    def adjacency(self, graph: GraphData) -> Tensor:
+        return _gcn_adjacency(graph)
 
     def forward(self, x: Features, adjacency: Tensor, ids: Tensor | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
         logits, hidden = _layers(self, lambda layer, h: (self.layers[layer - 1] if layer else self.first)(h), x)
@@ -207,8 +225,8 @@ class StructuralGCN(Teacher):
     def _places(self) -> list[int]:
         return self.config.structural_layers()
 
-    def adjacency(self, edge_index: Tensor, num_nodes: int) -> Tensor:
-        return _gcn_adjacency(edge_index, num_nodes)
+    def adjacency(self, graph: GraphData) -> Tensor:
+        return _gcn_adjacency(graph)
 
     def forward(self, x: Features, adjacency: Tensor, ids: Tensor | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
         rows = self._rows(torch.arange(num_rows(x)) if ids is None else ids)
@@ -278,15 +296,8 @@ def _layers(
     return h, tuple(hidden)
 
 
-def _gcn_adjacency(edge_index: Tensor, num_nodes: int) -> Tensor:
+def _gcn_adjacency(graph: GraphData) -> Tensor:
     """`D^-1/2 (A + I) D^-1/2` as CSR."""
-    pointer, neighbours = csr_neighbours(edge_index, num_nodes, self_loops=True)
-    degree = pointer[1:] - pointer[:-1]
-    target = torch.repeat_interleave(torch.arange(num_nodes), degree)
-    _edges, weight = gcn_norm(torch.stack([neighbours, target]), num_nodes=num_nodes, add_self_loops=False)
-    return _csr(pointer, neighbours, weight)
-
-
-def _csr(pointer: Tensor, neighbours: Tensor, weight: Tensor) -> Tensor:
-    size = pointer.numel() - 1
-    return torch.sparse_csr_tensor(pointer, neighbours, weight, (size, size), check_invariants=False)
+    found = csr_neighbours(*graph.edges(), self_loops=True)
+    edges, size = torch.stack([found.ids, found.targets()]), graph.num_nodes
+    return found.matrix(gcn_norm(edges, found.weight, size, add_self_loops=False)[1])

@@ -1,7 +1,11 @@
-"""A teacher of the user's own: any module called as `module(x, edge_index)`, asked like a built-in one."""
+"""A teacher of the user's own: any module called as `module(x, edge_index)`, asked like a built-in one.
+
+Of a graph with weights a module whose `forward` has an argument `edge_weight` is given them.
+"""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
@@ -16,7 +20,7 @@ from graph2mlp.data.graph import GraphData
 from graph2mlp.errors import ConfigError, KnowledgeError, suggest
 from graph2mlp.teachers.config import TeacherConfig
 from graph2mlp.teachers.models import Teacher
-from graph2mlp.teachers.serving import TeacherServer
+from graph2mlp.teachers.serving import TeacherServer, as_stored, stored_edges
 
 __all__ = ["OwnTeacher", "find_hops"]
 
@@ -40,6 +44,8 @@ class OwnTeacher(Teacher):
         self.hops = 0
         self._layers: tuple[str, ...] = ()
         self._reads_input = False
+        takes = "edge_weight" in inspect.signature(network.forward).parameters
+        self.takes_weights = takes and getattr(network, "supports_edge_weight", True)  # PyG's models say so themselves
         named = dict(network.named_modules())
         if program and config.hidden_layers not in ("auto", "none"):
             raise ConfigError(
@@ -62,9 +68,9 @@ class OwnTeacher(Teacher):
         self.training = mode
         return self
 
-    def adjacency(self, edge_index: Tensor, num_nodes: int) -> Tensor:
+    def adjacency(self, graph: GraphData) -> Tensor:
         """The edges as they are: what the module makes of them is its own affair."""
-        return edge_index
+        return as_stored(graph.edge_index, graph.num_nodes, graph.edge_weight if self.takes_weights else None)
 
     def forward(self, x: Features, adjacency: Tensor, ids: Tensor | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
         heard: dict[str, Tensor] = {}
@@ -106,16 +112,24 @@ class OwnTeacher(Teacher):
         with ExitStack() as hooks:
             for name, module in _weighted_layers(self.network):
                 hooks.callback(module.register_forward_hook(watch(name)).remove)
-            self._ask(x, graph.edge_index)
+            self._ask(x, self.adjacency(graph))
         if calls:
             self._layers, self._reads_input = (calls[-1][0],), True
 
-    def _ask(self, x: Tensor, edge_index: Tensor) -> Tensor:
+    def _ask(self, x: Tensor, adjacency: Tensor) -> Tensor:
+        edge_index, weight = stored_edges(adjacency)
+        inputs: tuple[Tensor, ...] = (x, edge_index)
+        named: dict[str, Tensor] = {}
+        if weight is not None and self._program:  # which takes its inputs as it was exported with them: in order
+            inputs = (*inputs, weight)
+        elif weight is not None:
+            named = {"edge_weight": weight}
         try:
-            answer = self.network(x, edge_index)
+            answer = self.network(*inputs, **named)
         except Exception as error:  # the user's code may raise anything
             raise KnowledgeError(
-                f"The teacher failed on x {list(x.shape)} and edge_index {list(edge_index.shape)}: "
+                f"The teacher failed on x {list(x.shape)} and edge_index {list(edge_index.shape)}"
+                f"{'' if weight is None else ' with edge_weight'}: "
                 f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]}. It is called as "
                 "module(x, edge_index); wrap it in a module with that signature"
                 + (", and export it with dynamic numbers of nodes and edges." if self._program else ".")

@@ -14,7 +14,7 @@ from torch import Tensor
 from graph2mlp.data.features import Features
 from graph2mlp.data.graph import GraphData
 
-__all__ = ["ServedTeacher", "TeacherServer"]
+__all__ = ["ServedTeacher", "TeacherServer", "as_stored", "stored_edges"]
 
 Ints = NDArray[np.int64]
 
@@ -24,7 +24,7 @@ class ServedTeacher(Protocol):
 
     @property
     def hops(self) -> int: ...
-    def adjacency(self, edge_index: Tensor, num_nodes: int) -> Tensor: ...
+    def adjacency(self, graph: GraphData) -> Tensor: ...
     def logits(self, x: Features, adjacency: Tensor, ids: Tensor) -> Tensor: ...
 
 
@@ -56,8 +56,8 @@ class TeacherServer:
 
     def __init__(self, graph: GraphData, teacher: ServedTeacher) -> None:
         self._graph, self._teacher = graph, teacher
-        self.adjacency = teacher.adjacency(graph.edge_index, graph.num_nodes)
-        # A teacher that reads edges as they are (attention) gets them back so; others get a CSR matrix.
+        self.adjacency = teacher.adjacency(graph)
+        # A teacher of the user's own reads edges as they are stored and gets them back so; ours read a CSR matrix.
         self._is_csr = self.adjacency.layout == torch.sparse_csr
         self._weights: NDArray[np.float32] | None = None
         if self._is_csr:
@@ -65,10 +65,12 @@ class TeacherServer:
             self._source = self.adjacency.col_indices().numpy()
             self._weights = self.adjacency.values().numpy()
         else:
-            source, target = self.adjacency.numpy()
+            edges, weights = stored_edges(self.adjacency)
+            source, target = edges.numpy()
             order = np.argsort(target, kind="stable")
             self._source = source[order]
             self._pointer = np.concatenate([[0], np.bincount(target, minlength=graph.num_nodes).cumsum()])
+            self._weights = None if weights is None else weights.numpy()[order]
         self._position = np.full(graph.num_nodes, -1, dtype=np.int64)
         """Where each node stands in the part being built, -1 outside: saves every request a search or a sort."""
         self._random = np.random.default_rng(0)
@@ -105,9 +107,12 @@ class TeacherServer:
                 relabel_nodes=True,
                 num_nodes=self._graph.num_nodes,
             )
-            if weights is not None:
-                edges = _csr(torch.bincount(edges[1], minlength=len(nodes)), edges[0], weights[used])
-            return self._ask(nodes, edges)[wanted]
+            if self._is_csr:
+                assert weights is not None
+                adjacency = _csr(torch.bincount(edges[1], minlength=len(nodes)), edges[0], weights[used])
+            else:
+                adjacency = as_stored(edges, len(nodes), None if weights is None else weights[used])
+            return self._ask(nodes, adjacency)[wanted]
 
     def _ask(self, nodes: Tensor, adjacency: Tensor) -> Tensor:
         """Logits of `nodes [n]`, positions in the graph, over the part of it that `adjacency` holds."""
@@ -180,12 +185,28 @@ class TeacherServer:
     def _cut(self, part: _Part) -> Tensor:
         """The part's adjacency, in the form the teacher takes."""
         size, columns = len(part.nodes), torch.from_numpy(part.columns)
-        if self._weights is None:
-            return torch.stack([columns, torch.from_numpy(np.arange(size).repeat(part.counts))])
-        weights = self._weights[part.edges]
+        weights = None if self._weights is None else self._weights[part.edges]
+        if not self._is_csr:
+            edges = torch.stack([columns, torch.from_numpy(np.arange(size).repeat(part.counts))])
+            return as_stored(edges, size, None if weights is None else torch.from_numpy(weights))
+        assert weights is not None
         if part.scale is not None:
             weights = weights * part.scale.reshape(-1, *[1] * (weights.ndim - 1))
         return _csr(torch.from_numpy(part.counts), columns, torch.from_numpy(weights))
+
+
+def as_stored(edge_index: Tensor, num_nodes: int, weight: Tensor | None) -> Tensor:
+    """Edges `[2, E]` in the order they are stored; with weights `[E]` as a COO matrix, which keeps both."""
+    if weight is None:
+        return edge_index
+    return torch.sparse_coo_tensor(edge_index, weight, (num_nodes, num_nodes), check_invariants=False)
+
+
+def stored_edges(adjacency: Tensor) -> tuple[Tensor, Tensor | None]:
+    """What `as_stored` was given: `edge_index [2, E]`, and the weights `[E]` if there were any."""
+    if adjacency.layout != torch.sparse_coo:
+        return adjacency, None
+    return adjacency._indices(), adjacency._values()  # the public ones refuse repeated edges
 
 
 def _csr(counts: Tensor, columns: Tensor, weights: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ def _train(
     with seeded(seed, "teacher"):
         shape, targets = (graph.num_features, graph.num_classes), graph.targets
         teacher = build_teacher(*shape, config, node_ids=graph.node_ids, targets=targets)
-        x, adjacency = graph.features(), teacher.adjacency(graph.edge_index, graph.num_nodes)
+        x, adjacency = graph.features(), teacher.adjacency(graph)
         train, val = graph.split.train, graph.split.val
 
         def objective(_: None) -> dict[str, Tensor]:

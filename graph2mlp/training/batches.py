@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from graph2mlp.data.neighbours import Neighbours
 from graph2mlp.data.targets import unknown_like
 from graph2mlp.kernels import NeighbourIndex
 from graph2mlp.losses.base import Batch, Partners, TeacherRows
@@ -54,7 +55,7 @@ class RowReader:
 
     def partners(self, ids: Tensor) -> Partners:
         """A random neighbour of each node `ids [B]`, described as a known node, with a uniform share."""
-        others = random_neighbours(*self.stage.graph.in_neighbours, ids, self.generator)
+        others = random_neighbours(self.stage.graph.in_neighbours, ids, self.generator)
         others = torch.where(self.taught[others], others, ids)  # a soft label in a mixture is taught, too
         share = torch.rand(len(ids), 1, generator=self.generator)
         return Partners(student_inputs(self.stage, others), self._teachers(others), share)
@@ -98,7 +99,7 @@ class NodeBatches:
         self.rows = stage.train.epoch_rows
         self.fanout, self.partners = fanout, partners
         if fanout:
-            self.pointer, self.neighbours = stage.graph.in_neighbours
+            self.neighbours = stage.graph.in_neighbours
 
     def __call__(self) -> Iterator[Batch]:
         order = self.pool[torch.randperm(len(self.pool), generator=self.generator)[: self.rows]]
@@ -118,10 +119,10 @@ class NodeBatches:
 
     def _sampled_edges(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Up to `fanout` in-edges of each node, drawn without replacement: source node, and place in `ids`."""
-        degree = self.pointer[ids + 1] - self.pointer[ids]
+        degree = self.neighbours.count[ids]
         target = torch.repeat_interleave(torch.arange(len(ids)), degree)
         rank = torch.arange(len(target)) - torch.repeat_interleave(degree.cumsum(0) - degree, degree)
-        source = self.neighbours[self.pointer[ids][target] + rank]
+        source = self.neighbours.ids[self.neighbours.pointer[ids][target] + rank]
         # In random order within each node, the first `fanout` are a random sample.
         key = target + torch.rand(len(target), generator=self.generator, dtype=torch.float64)
         kept = key.argsort()[rank < self.fanout]
@@ -155,7 +156,7 @@ class EdgeBatches:
         self.read, self.generator, self.size = RowReader(stage, generator), generator, stage.train.batch_size
         self.num_nodes, self.train = stage.graph.num_nodes, stage.graph.split.train
         self.rows = stage.train.epoch_rows
-        self.pointer, self.neighbours = stage.graph.in_neighbours
+        self.neighbours = stage.graph.in_neighbours
 
     def __call__(self) -> Iterator[EdgeBatch]:
         order = torch.randperm(self.num_nodes, generator=self.generator)[: self.rows]
@@ -163,18 +164,15 @@ class EdgeBatches:
             labelled = self.train[torch.randperm(len(self.train), generator=self.generator)[: self.size]]
             source = torch.cat([chosen, labelled])
             negative = torch.randint(self.num_nodes, (len(source),), generator=self.generator)
-            neighbour = random_neighbours(self.pointer, self.neighbours, source, self.generator)
+            neighbour = random_neighbours(self.neighbours, source, self.generator)
             ids, where = torch.unique(torch.cat([source, neighbour, negative]), return_inverse=True)
             parts = where.chunk(3)
             yield EdgeBatch(self.read(ids), parts[0], parts[1], parts[2], labelled=len(labelled))
 
 
-def random_neighbours(pointer: Tensor, neighbours: Tensor, ids: Tensor, generator: torch.Generator) -> Tensor:
-    """One random in-neighbour of each node `ids [B]` of the CSR `(pointer, neighbours)`; itself where it has none."""
-    degree = pointer[ids + 1] - pointer[ids]
-    rank = (torch.rand(len(ids), generator=generator) * degree).long()
-    position = (pointer[ids] + rank).clamp(max=max(0, len(neighbours) - 1))
-    return torch.where(degree > 0, neighbours[position], ids) if len(neighbours) else ids
+def random_neighbours(neighbours: Neighbours, ids: Tensor, generator: torch.Generator) -> Tensor:
+    """One random in-neighbour of each node `ids [B]`; itself where it has none."""
+    return neighbours.sample(ids, torch.rand(len(ids), generator=generator))
 
 
 def _equal_parts(order: Tensor, most: int) -> tuple[Tensor, ...]:

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from graph2mlp.data.features import dense_rows
-from graph2mlp.data.graph import HIDDEN_LABEL, GraphData, csr_neighbours
+from graph2mlp.data.graph import HIDDEN_LABEL, GraphData
+from graph2mlp.data.neighbours import csr_neighbours
 from graph2mlp.data.splits import Split
 from graph2mlp.errors import DataError
 from tests.graphs import NODES, community_graph
@@ -135,9 +136,10 @@ def test_fingerprint_of_the_observed_graph_ignores_test_labels(dense_graph: Grap
 def test_csr_neighbours() -> None:
     """In-neighbours, ascending, without self-loops and repeats; nodes without edges have an empty list."""
     edges = torch.tensor([[2, 0, 2, 1, 1, 3], [0, 1, 0, 0, 1, 0]])
-    pointer, neighbours = csr_neighbours(edges, 5)
+    found = csr_neighbours(edges, 5)
+    pointer, neighbours = found.pointer, found.ids
     lists = [neighbours[a:b].tolist() for a, b in zip(pointer.tolist(), pointer.tolist()[1:], strict=False)]
     assert lists == [[1, 2, 3], [0], [], [], []]
-    pointer, neighbours = csr_neighbours(torch.empty(2, 0, dtype=torch.long), 3)
-    assert pointer.tolist() == [0, 0, 0, 0]
-    assert not neighbours.numel()
+    none = csr_neighbours(torch.empty(2, 0, dtype=torch.long), 3)
+    assert none.pointer.tolist() == [0, 0, 0, 0]
+    assert not none.ids.numel()

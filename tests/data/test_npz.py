@@ -71,6 +71,8 @@ def test_benchmark_layout(dense: bool, tmp_path: Path) -> None:
     arrays = _benchmark_arrays(dense=dense)
     np.savez(tmp_path / "ring.npz", **arrays)
     graph = read_graph(tmp_path / "ring.npz", seed=0)
+    assert graph.edge_weight is None
+    assert [note for note in graph.notes if "adj_data is not used" in note]
     assert graph.is_sparse is not dense
     assert graph.class_names == ("left", "right")
     attr = tuple(_benchmark_arrays()[f"attr_{part}"] for part in ("data", "indices", "indptr"))

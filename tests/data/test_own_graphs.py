@@ -66,16 +66,16 @@ def test_other_forms_of_a_pyg_file(dense_graph: GraphData, tmp_path: Path) -> No
 
 
 def test_what_is_not_used_is_said(dense_graph: GraphData, tmp_path: Path) -> None:
-    """Edge weights that silently count for nothing would surprise their owner much later."""
+    """Kinds of edges that silently count for nothing would surprise their owner much later."""
     data = pyg_data(dense_graph)
-    data.edge_weight = torch.ones(dense_graph.num_edges)
+    data.edge_attr = torch.ones(dense_graph.num_edges, 2)
     torch.save(data, tmp_path / "mine.pt")
-    assert load_graph(str(tmp_path / "mine.pt")).notes == ("not used: edge_weight",)
+    assert load_graph(str(tmp_path / "mine.pt")).notes == ("not used: edge_attr",)
     assert not GraphData.from_pyg(pyg_data(dense_graph)).notes
     folder = save_folder(dense_graph, tmp_path / "g")
     ids = node_ids(61)
-    write_table(folder / "edges.csv", ["src", "dst", "weight"], [[ids[0], ids[1], 0.5]])
-    assert "'weight' not used" in load_graph(str(folder)).notes[0]
+    write_table(folder / "edges.csv", ["src", "dst", "since"], [[ids[0], ids[1], "2020"]])
+    assert "'since' not used" in load_graph(str(folder)).notes[0]
 
 
 def test_several_graphs_or_node_types_are_refused(dense_graph: GraphData, tmp_path: Path) -> None:
@@ -184,13 +184,13 @@ def test_networkx(dense_graph: GraphData) -> None:
     for node in range(61):
         about = {"x": dense_graph.x[node].tolist(), "y": "abc"[dense_graph.y[node]], "split": part.get(node, "test")}
         graph.add_node(ids[node], **about)
-    graph.add_edges_from([(ids[a], ids[b]) for a, b in dense_graph.edge_index.T.tolist()], weight=2)
+    graph.add_edges_from([(ids[a], ids[b]) for a, b in dense_graph.edge_index.T.tolist()], since=2)
     made = GraphData.from_networkx(graph)
     assert_same(made, community_graph_sorted(dense_graph))
     assert made.names is not None
     assert made.names.tolist() == ids
     assert made.class_names == ("a", "b", "c")
-    assert "weight" in made.notes[0]
+    assert made.notes == ("edge attribute 'since' is not used",)
     del graph.nodes[ids[4]]["x"]
     with pytest.raises(DataError, match="'user-28' has no attribute 'x'"):
         GraphData.from_networkx(graph)
@@ -200,9 +200,9 @@ def community_graph_sorted(graph: GraphData) -> GraphData:
     """The same edges in the order in which both directions are joined."""
     from dataclasses import replace
 
-    from graph2mlp.data.arrays import both_directions
+    from graph2mlp.data.neighbours import both_directions
 
-    return replace(graph, edge_index=both_directions(graph.edge_index))
+    return replace(graph, edge_index=both_directions(graph.edge_index)[0])
 
 
 def test_dgl_is_asked_by_its_interface(dense_graph: GraphData) -> None:

@@ -111,9 +111,9 @@ class MeanTeacher(nn.Module):
         self.first = nn.Parameter(torch.randn(features, 6, generator=generator))
         self.second = nn.Parameter(torch.randn(6, classes, generator=generator))
 
-    def adjacency(self, edge_index: torch.Tensor, num_nodes: int) -> torch.Tensor:
-        dense = torch.zeros(num_nodes, num_nodes)
-        dense[edge_index[1], edge_index[0]] = 1
+    def adjacency(self, graph: GraphData) -> torch.Tensor:
+        dense = torch.zeros(graph.num_nodes, graph.num_nodes)
+        dense[graph.edge_index[1], graph.edge_index[0]] = 1
         return (dense / dense.sum(1, keepdim=True).clamp(min=1)).to_sparse_csr()
 
     def forward(

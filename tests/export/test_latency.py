@@ -79,7 +79,7 @@ def test_accuracy_is_measured_here(bundles, make_run) -> None:
     graph, teacher = run.graph(), run.teacher()
     nodes = torch.cat([graph.split.test, graph.split.unseen])
     with torch.inference_mode():
-        logits = teacher(graph.features(), teacher.adjacency(graph.edge_index, graph.num_nodes))[0][nodes]
+        logits = teacher(graph.features(), teacher.adjacency(graph))[0][nodes]
     expected = float((logits.argmax(1) == graph.y[nodes]).float().mean())
     for what in (FETCH, PYG, WHOLE):
         assert rows[what].accuracy == pytest.approx(expected)

@@ -55,10 +55,10 @@ def test_partners_are_neighbours_as_known_nodes(tiny_graph: GraphData) -> None:
     _, stage, batch = _batch(tiny_graph)
     assert batch.partners is not None
     assert stage.structure is not None
-    pointer, neighbours = stage.graph.in_neighbours
+    near = stage.graph.in_neighbours
     rows = stage.structure.for_known(stage.graph.node_ids)
     for place, node in enumerate(batch.ids.tolist()):
-        around = [node, *neighbours[pointer[node] : pointer[node + 1]].tolist()]
+        around = [node, *near.ids[near.pointer[node] : near.pointer[node + 1]].tolist()]
         found = [
             other for other in around
             if torch.equal(batch.partners.teachers[0].logits[place], stage.teachers[0].logits[other])

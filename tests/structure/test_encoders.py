@@ -14,6 +14,7 @@ from torch import Tensor
 
 from graph2mlp.data.datasets import load_graph
 from graph2mlp.data.graph import GraphData
+from graph2mlp.data.neighbours import Neighbours
 from graph2mlp.data.splits import Split, production_split
 from graph2mlp.errors import ConfigError, Graph2MLPError
 from graph2mlp.structure import ENCODERS, encode_structure
@@ -156,9 +157,8 @@ def test_walks_follow_edges_and_end_at_dead_ends() -> None:
     from graph2mlp.structure.deepwalk import random_walks
 
     # 0 -> 1 -> 2, 2 has no way out, 3 is isolated
-    walks = random_walks(
-        np.array([0, 1, 2, 2, 2]), np.array([1, 2]), length=5, per_node=2, state=np.random.RandomState(0)
-    )
+    ways = Neighbours(torch.tensor([0, 1, 2, 2, 2]), torch.tensor([1, 2]))
+    walks = random_walks(ways, length=5, per_node=2, state=np.random.RandomState(0))
     assert sorted(map(tuple, walks.tolist())) == [(0, 1, 2, 2, 2)] * 2 + [(1, 2, 2, 2, 2)] * 2
 
 

@@ -45,9 +45,7 @@ def _ensemble(name: str = "sage+gcn+gat+appnp", *, sage: str = "mean", **changed
 
 @torch.no_grad()
 def _answers(teacher: Any, graph: GraphData) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-    answers: tuple[torch.Tensor, tuple[torch.Tensor, ...]] = teacher(
-        graph.features(), teacher.adjacency(graph.edge_index, graph.num_nodes)
-    )
+    answers: tuple[torch.Tensor, tuple[torch.Tensor, ...]] = teacher(graph.features(), teacher.adjacency(graph))
     return answers
 
 

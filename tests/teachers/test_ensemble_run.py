@@ -28,7 +28,7 @@ from tests.graphs import community_graph, save_npz
 
 @torch.no_grad()
 def _logits(teacher: Teacher, graph: GraphData) -> Tensor:
-    logits: Tensor = teacher(graph.features(), teacher.adjacency(graph.edge_index, graph.num_nodes))[0]
+    logits: Tensor = teacher(graph.features(), teacher.adjacency(graph))[0]
     return logits
 
 

@@ -28,7 +28,7 @@ def _teacher(name: str, graph: GraphData, **changed: object) -> Teacher:
 
 def _answers(teacher: Teacher, graph: GraphData) -> tuple[Tensor, tuple[Tensor, ...]]:
     with torch.no_grad():
-        return teacher(graph.features(), teacher.adjacency(graph.edge_index, graph.num_nodes))
+        return teacher(graph.features(), teacher.adjacency(graph))
 
 
 def _weight(layer: nn.Module) -> Tensor:
@@ -135,7 +135,7 @@ def test_gradients_are_the_same_for_sparse_features(name: str) -> None:
     for sparse in (False, True):
         graph = community_graph(sparse=sparse)
         teacher = _teacher(name, graph)
-        logits, _ = teacher(graph.features(), teacher.adjacency(graph.edge_index, graph.num_nodes))
+        logits, _ = teacher(graph.features(), teacher.adjacency(graph))
         gradients.append(torch.autograd.grad(logits.square().sum(), list(teacher.parameters())))
     for dense, sparse_gradient in zip(*gradients, strict=True):
         torch.testing.assert_close(sparse_gradient, dense, atol=1e-5, rtol=1e-4)

@@ -48,7 +48,7 @@ def test_equals_the_whole_graph(config: TeacherConfig, sparse: bool) -> None:
     graph, teacher = random_graph(sparse=sparse), random_teacher(config)
     server = TeacherServer(graph, teacher)
     with torch.inference_mode():
-        expected = teacher(graph.features(), teacher.adjacency(graph.edge_index, graph.num_nodes))[0]
+        expected = teacher(graph.features(), teacher.adjacency(graph))[0]
     batches = [[0], [79], [3, 0, 79], list(range(80)), list(range(79, 20, -3))] + [[i] for i in range(5, 20)]
     for batch in batches:
         ids = np.array(batch)

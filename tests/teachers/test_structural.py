@@ -33,14 +33,14 @@ def _teacher(graph: GraphData, **changed: object) -> StructuralGCN:
 
 def _answer(teacher: StructuralGCN, graph: GraphData) -> Tensor:
     with torch.no_grad():
-        logits: Tensor = teacher(graph.features(), teacher.adjacency(graph.edge_index, graph.num_nodes))[0]
+        logits: Tensor = teacher(graph.features(), teacher.adjacency(graph))[0]
     return logits
 
 
 def test_equals_the_formula(tiny_graph: GraphData) -> None:
     """`A (H W + S) + b` per layer: S is spread like the rest, not added behind it."""
     teacher = _teacher(tiny_graph, unit_rows=False)
-    spread = teacher.adjacency(tiny_graph.edge_index, 61).to_dense()
+    spread = teacher.adjacency(tiny_graph).to_dense()
     first, last = teacher.convs
     hidden = spread @ (tiny_graph.x.to_dense() @ first.lin.weight + teacher.structural["0"]) + first.bias
     logits = spread @ (hidden.relu() @ last.lin.weight.T + teacher.structural["1"]) + last.bias

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from graph2mlp.data.features import dense_rows
-from graph2mlp.data.graph import HIDDEN_LABEL, GraphData, csr_neighbours
+from graph2mlp.data.graph import HIDDEN_LABEL, GraphData
 from graph2mlp.losses.labels import SoftLabels
 from graph2mlp.losses.structure import LocalStructure
 from graph2mlp.methods.base import Stage
@@ -78,10 +78,10 @@ def test_rows_described_as_unseen(dense_graph: GraphData) -> None:
     ids = torch.arange(stage.graph.num_nodes)
     structure = RowReader(stage, _generator())(ids).inputs.structure
     assert structure is not None
-    pointer, neighbours = csr_neighbours(stage.graph.edge_index, stage.graph.num_nodes)
+    found = stage.graph.in_neighbours
     as_unseen = 0
     for i in range(len(ids)):
-        near = stage.graph.node_ids[neighbours[pointer[i] : pointer[i + 1]]]
+        near = stage.graph.node_ids[found.ids[found.pointer[i] : found.pointer[i + 1]]]
         mean = stage.structure.for_unseen(near.unsqueeze(0))[0] if len(near) else torch.zeros(stage.structure.width)
         own = stage.structure.for_known(stage.graph.node_ids[i : i + 1])[0]
         is_own, is_mean = torch.allclose(structure[i], own), torch.allclose(structure[i], mean, atol=1e-6)
