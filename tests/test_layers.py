@@ -20,7 +20,7 @@ LAYERS = [
     {"errors", "atomic", "console", "energy", "lock", "measure", "options", "tasks", "tensor_files"},
     {"latency_compare", "latency_rows", "latency_server", "significance"},
     {"advice"},
-    {"kernels", "data"},
+    {"kernels", "data", "noise"},
     {"threads"},
     {"structure", "students", "losses", "teachers.knowledge", "teachers.config"},
     {"methods", "methods.base"},

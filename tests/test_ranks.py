@@ -8,19 +8,26 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from graph2mlp.data.features import SparseRows, row_slice
 from graph2mlp.errors import MethodError
+from graph2mlp.noise import Part, part_of_batch
 from graph2mlp.run import open_run
+from graph2mlp.students.base import StudentInput, StudentSpec
+from graph2mlp.students.mlp import MLPStudent
 from graph2mlp.training import parallel
 from tests.cli import assert_one_line_error, invoke, result_of
 from tests.graphs import community_graph, save_npz
 from tests.pipeline import SMALL
 
 ROOT = Path(__file__).parents[1]
+NOISE = ("student.dropout", "student.input_dropout", "student.structure_dropout")
+WIDE: dict[str, Any] = {"features": 12, "classes": 3, "structure": 5, "layers": 3, "hidden": 7}
 
 
 def command(graph: object, out: Path, *arguments: object, ranks: int = 2) -> list[str]:
@@ -55,18 +62,28 @@ def graph_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_npz(community_graph(), tmp_path_factory.mktemp("graph") / "tiny.npz")
 
 
-def test_two_processes_are_one(graph_file: Path, tmp_path: Path) -> None:
-    """Without dropout the weights are those of one process, up to the order of sums; and so is the folder."""
-    quiet = ["--method", "glnn", "--set", "student.dropout=0", "--set", "train.epochs=12"]
-    for ranks in (1, 2):
-        done = launch(graph_file, tmp_path / str(ranks), *quiet, ranks=ranks)
+CASES = {
+    "glnn": (["--method", "glnn"], False, 3),
+    # Attack, mixing, table, three teachers, and terms over pairs, over neighbours and with heads of their own.
+    "blend": (["--method", "blend", "--set", "loss.gcrd=0.1", "--set", "loss.lsp=1", "--set", "loss.gsp=0.1"], True, 2),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_several_processes_are_one(case: str, tmp_path: Path) -> None:
+    """The weights are those of one process up to the order of sums, dropout included; and so is the folder."""
+    method, sparse, most = CASES[case]
+    file = community_graph(sparse=sparse).save(tmp_path / "tiny.npz")
+    noisy = [*method, *(part for name in NOISE for part in ("--set", f"{name}=0.3")), "--set", "train.epochs=12"]
+    for ranks in (1, most):
+        done = launch(file, tmp_path / str(ranks), *noisy, ranks=ranks)
         assert done.returncode == 0, done.stderr
-    one, two = (load_file(tmp_path / str(ranks) / "student.safetensors") for ranks in (1, 2))
+    one, many = (load_file(tmp_path / str(ranks) / "student.safetensors") for ranks in (1, most))
     for name, weight in one.items():
-        torch.testing.assert_close(two[name], weight, atol=1e-5, rtol=1e-4)
-    files = [{str(path.relative_to(out)) for path in out.rglob("*")} for out in (tmp_path / "1", tmp_path / "2")]
+        torch.testing.assert_close(many[name], weight, atol=1e-4, rtol=1e-3)
+    files = [{str(path.relative_to(out)) for path in out.rglob("*")} for out in (tmp_path / "1", tmp_path / str(most))]
     assert files[0] == files[1]
-    first, second = (result_of(tmp_path / str(ranks)) for ranks in (1, 2))
+    first, second = (result_of(tmp_path / str(ranks)) for ranks in (1, most))
     assert first.keys() == second.keys()
     assert first["student"]["val"] == pytest.approx(second["student"]["val"], abs=0.003)
 
@@ -121,17 +138,41 @@ def test_what_cannot_be_divided(
 
 def test_alone_nothing_changes() -> None:
     """Outside `together()`, whatever the environment says."""
-    ids, generator = torch.arange(5), torch.Generator().manual_seed(0)
-    before = generator.get_state()
-    assert parallel.own_part(ids) is ids
-    assert parallel.shared_epoch(ids, generator) is ids
-    assert torch.equal(generator.get_state(), before)
-    assert parallel.gradient_average(torch.nn.Linear(1, 1)) is None
+    student = MLPStudent(StudentSpec(features=4, classes=3, hidden=5)).eval()
+    inputs = StudentInput(torch.rand(6, 4))
+    embedded = parallel.embed(student, inputs)
+    assert torch.equal(embedded, student.embed(inputs))
+    assert torch.equal(parallel.head(student, embedded).logits, student(inputs).logits)
+    assert parallel.whole_gradient(embedded) is embedded
+    assert parallel.gradient_sum(student) is None
 
 
 def test_more_processes_than_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mean over no rows is not a number."""
+    """Someone would have nothing to do, and every step would wait for it."""
     monkeypatch.setattr(parallel, "_active", True)
     monkeypatch.setattr(parallel.dist, "get_world_size", lambda: 4)
+    monkeypatch.setattr(parallel.dist, "get_rank", lambda: 0)
+    student = MLPStudent(StudentSpec(features=4, classes=3))
     with pytest.raises(MethodError, match="3 rows for 4 processes. Start fewer, or raise train.batch_size"):
-        parallel.own_part(torch.arange(3))
+        parallel.embed(student, StudentInput(torch.rand(3, 4)))
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_parts_draw_what_the_whole_draws(sparse: bool) -> None:
+    """Dropout of features, of rows and of activations, in three parts, is that of the whole batch, to the last bit."""
+    student = MLPStudent(StudentSpec(**WIDE, dropout=0.4, input_dropout=0.3, structure_dropout=0.2))
+    graph = community_graph(sparse=sparse)
+    structure = torch.rand(61, 5)
+    torch.manual_seed(1)
+    whole = student(StudentInput(graph.features(torch.arange(61)), structure))
+    state = torch.get_rng_state()
+    for start, stop in ((0, 21), (21, 22), (22, 61)):
+        features = graph.features(torch.arange(61))
+        entries = None
+        if isinstance(features, SparseRows):
+            entries = Part(*features.offsets[[start, stop, 61]].tolist())
+        torch.manual_seed(1)
+        with part_of_batch(Part(start, stop, 61), entries):
+            part = student(StudentInput(row_slice(features, start, stop), structure[start:stop]))
+        assert torch.equal(torch.get_rng_state(), state)
+        torch.testing.assert_close(part.logits, whole.logits[start:stop], atol=1e-6, rtol=1e-5)

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from graph2mlp.noise import dropout
+
 __all__ = [
     "FeatureLinear",
     "Features",
@@ -24,6 +26,7 @@ __all__ = [
     "drop_features",
     "num_rows",
     "project",
+    "row_slice",
     "sparse_csr",
     "take_rows",
     "unit_rows",
@@ -91,6 +94,15 @@ def take_rows(x: Tensor, ids: Tensor | None = None) -> Features:
     return SparseRows(col[position], offsets, values[position], x.size(1))
 
 
+def row_slice(features: Features, start: int, stop: int) -> Features:
+    """Rows `start` to `stop` of a batch."""
+    if not isinstance(features, SparseRows):
+        return features[start:stop]
+    first, last = features.offsets[[start, stop]].tolist()
+    offsets = features.offsets[start : stop + 1] - first
+    return SparseRows(features.indices[first:last], offsets, features.values[first:last], features.width)
+
+
 def as_tensor(features: Features) -> Tensor:
     """The same rows as one tensor, torch CSR for `SparseRows`, for layers that ask a tensor's questions."""
     if isinstance(features, Tensor):
@@ -111,8 +123,9 @@ def drop_features(features: Features, rate: float, training: bool) -> Features:
     if not (training and rate):
         return features
     if isinstance(features, SparseRows):
-        return SparseRows(features.indices, features.offsets, F.dropout(features.values, rate), features.width)
-    return F.dropout(features, rate)
+        values = dropout(features.values, rate, entries=True)
+        return SparseRows(features.indices, features.offsets, values, features.width)
+    return dropout(features, rate)
 
 
 def unit_rows(features: SparseRows) -> SparseRows:

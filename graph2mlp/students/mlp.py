@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 from typing import ClassVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graph2mlp.data.features import FeatureLinear, drop_features, project
 from graph2mlp.errors import MethodError
+from graph2mlp.noise import dropout, kept_rows
 from graph2mlp.students.base import Student, StudentInput, StudentSpec
 
 __all__ = ["MLPStudent"]
@@ -69,7 +69,7 @@ class MLPStudent(Student):
         return self._block(len(self.layers) - 1, last)
 
     def _block(self, number: int, h: Tensor) -> Tensor:
-        out: Tensor = self.layers[number](F.dropout(F.relu(self.norms[number](h)), self.spec.dropout, self.training))
+        out: Tensor = self.layers[number](dropout(F.relu(self.norms[number](h)), self.spec.dropout, self.training))
         return out
 
     def _drop_structure(self, structure: Tensor) -> Tensor:
@@ -77,4 +77,4 @@ class MLPStudent(Student):
         if not (self.training and rate):
             return structure
         # Not rescaled: a dropped row must look exactly like the zero row of a node without neighbours.
-        return structure * (torch.rand(len(structure), 1, device=structure.device) >= rate)
+        return structure * kept_rows(structure, rate)

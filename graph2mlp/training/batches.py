@@ -14,7 +14,6 @@ from graph2mlp.kernels import NeighbourIndex
 from graph2mlp.losses.base import Batch, Partners, TeacherRows
 from graph2mlp.methods.base import Stage
 from graph2mlp.students.base import StudentInput
-from graph2mlp.training import parallel
 
 __all__ = [
     "EdgeBatch",
@@ -103,8 +102,7 @@ class NodeBatches:
 
     def __call__(self) -> Iterator[Batch]:
         order = self.pool[torch.randperm(len(self.pool), generator=self.generator)[: self.rows]]
-        order = parallel.shared_epoch(order, self.generator)
-        for ids in map(parallel.own_part, _equal_parts(order, self.size)):
+        for ids in _equal_parts(order, self.size):
             batch = self._with_neighbours(ids) if self.fanout else self.read(ids)
             yield replace(batch, partners=self.read.partners(ids)) if self.partners else batch
 

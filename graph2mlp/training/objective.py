@@ -60,7 +60,8 @@ class Adversary:
         moved = start + delta @ fixed if self.random_start else start
         for step in range(self.steps):
             point = moved.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(loss(student.head(point)), point)
+            (gradient,) = torch.autograd.grad(loss(parallel.head(student, point)), point)
+            gradient = parallel.whole_gradient(gradient)
             signed_step(delta, gradient @ fixed.T, alpha=self.step_size * self.eps, eps=self.eps)
             if step + 1 < self.steps:
                 moved = start + delta @ fixed
@@ -117,8 +118,8 @@ class DistillObjective:
 
     def answer(self, batch: Batch) -> tuple[Tensor, StudentOutput]:
         """The first layer `[B, D]` of the batch's rows, and what the student makes of it."""
-        embedded = self.student.embed(batch.inputs)
-        return embedded, self.student.head(embedded)
+        embedded = parallel.embed(self.student, batch.inputs)
+        return embedded, parallel.head(self.student, embedded)
 
     def _attacked(self, batch: Batch, embedded: Tensor, adversary: Adversary) -> Tensor:
         # Batches come in random order already, so the first rows are a random share.
@@ -126,7 +127,7 @@ class DistillObjective:
         loss = _LossOf(self._label_terms(), batch.first(count))
         embedded = embedded[:count]
         with kept_statistics(self.student):
-            return loss(self.student.head(embedded + adversary.perturb(self.student, embedded, loss)))
+            return loss(parallel.head(self.student, embedded + adversary.perturb(self.student, embedded, loss)))
 
     def _mixed(self, batch: Batch, embedded: Tensor, partners: Partners) -> Tensor:
         """Soft labels of points between rows i and neighbours j: `l(f(a x_i + (1 - a) x_j), a p_i + (1 - a) p_j)`.
@@ -134,7 +135,7 @@ class DistillObjective:
         The first layer is affine, so inputs are mixed behind it, where rows of any kind, sparse ones too, are `[B, D]`.
         """
         share = partners.share
-        points = torch.lerp(self.student.embed(partners.inputs), embedded[: len(share)], share)
+        points = torch.lerp(parallel.embed(self.student, partners.inputs), embedded[: len(share)], share)
         pairs = zip(batch.teachers, partners.teachers, strict=True)
         teachers = tuple(
             TeacherRows(self.targets.mixed(one.logits[: len(share)], other.logits, share), None) for one, other in pairs
@@ -143,7 +144,7 @@ class DistillObjective:
         between = Batch(batch.ids[: len(share)], partners.inputs, labels, teachers)
         terms = {name: pair for name, pair in self.terms.items() if pair[1].needs == {"teacher.logits"}}
         with kept_statistics(self.student):
-            return _LossOf(terms, between)(self.student.head(points))
+            return _LossOf(terms, between)(parallel.head(self.student, points))
 
     def _label_terms(self) -> LossTerms:
         return {name: pair for name, pair in self.terms.items() if "teacher.hidden" not in pair[1].needs}
@@ -156,8 +157,8 @@ def single_player(student: Student, stage: Stage, generator: torch.Generator, ob
     everything = nn.ModuleDict({"student": student, "heads": objective.heads})
     optimizer = adam(everything, lr=stage.train.lr, weight_decay=stage.train.weight_decay)
     modules: dict[str, nn.Module] = {"student": student, "heads": objective.heads}
-    averaged = parallel.gradient_average(everything)
-    player: Player[Batch] = Player("student", objective, [optimizer], modules, after_backward=averaged)
+    summed = parallel.gradient_sum(everything)
+    player: Player[Batch] = Player("student", objective, [optimizer], modules, after_backward=summed)
     fanout = stage.loss.fanout if "edges" in needs else 0
     every, partners = needs != {"labels"}, objective.mixing > 0
     return Team([player], NodeBatches(stage, generator, every=every, fanout=fanout, partners=partners))

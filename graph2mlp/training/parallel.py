@@ -1,9 +1,13 @@
-"""Several processes train one student: each takes its share of every batch, and they average their gradients.
+"""Several processes train one student: each runs it on its share of a batch's rows.
 
-Started by `torchrun --nproc-per-node N -m graph2mlp distill ...`. All ranks hold the same weights and see the same
-order of nodes, which rank 0 draws. A term that is a mean over rows is what one process computes, up to the order of
-sums (and to the random numbers of dropout, which differ); a term over pairs of rows sees the pairs within a rank's
-share, and true labels are averaged within it. Nothing here does anything outside `together()`.
+Started by `torchrun --nproc-per-node N -m graph2mlp distill ...`. All ranks hold the same weights and draw the same
+random numbers, so all have the same batches. Each runs the student on its rows only; the outputs are gathered, and
+every rank evaluates the loss terms on the whole batch, pairs of rows included. What comes out is what one process
+computes, up to the order of sums.
+
+Gradients: with R ranks that all evaluate the same loss L, the sum of their losses is R L. Backward through a gathered
+tensor sums over the ranks, so what reaches a weight on all ranks together is R times its gradient: `gradient_sum`
+divides it out. Nothing here does anything outside `together()`.
 """
 
 from __future__ import annotations
@@ -18,20 +22,24 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from graph2mlp.data.features import SparseRows, num_rows, row_slice
 from graph2mlp.errors import MethodError
+from graph2mlp.noise import Part, part_of_batch
+from graph2mlp.students.base import Student, StudentInput, StudentOutput
 from graph2mlp.training.metrics import Score
 
 __all__ = [
     "agreed",
     "call_crew",
     "dismiss_crew",
-    "gradient_average",
+    "embed",
+    "gradient_sum",
+    "head",
     "joined",
     "launched",
-    "own_part",
-    "shared_epoch",
     "together",
     "wait_for_call",
+    "whole_gradient",
 ]
 
 _PATIENCE = timedelta(days=7)
@@ -87,57 +95,62 @@ def together() -> Iterator[None]:
         _active = False
 
 
-def shared_epoch(order: Tensor, generator: torch.Generator) -> Tensor:
-    """Rank 0's `order [n]` of an epoch, for all.
-
-    The random numbers of the other ranks then follow from rank 0's `generator`, so that a run goes on from it alone.
-    """
-    if not _active:
-        return order
-    ahead = torch.Generator()  # a copy: rank 0 draws the orders that it would draw alone
-    ahead.set_state(generator.get_state())
-    seed, order = torch.randint(2**62, (1,), generator=ahead), order.contiguous()
-    dist.broadcast(order, 0)
-    dist.broadcast(seed, 0)
-    if rank := dist.get_rank():
-        torch.manual_seed(int(seed) + rank)
-        generator.manual_seed(int(seed) + rank)
-    return order
-
-
-def own_part(ids: Tensor) -> Tensor:
-    """This rank's share, about `[B / ranks]`, of a batch `ids [B]`.
+def embed(student: Student, inputs: StudentInput) -> Tensor:
+    """`student.embed(inputs)`, `[B, D]`, each rank for its rows.
 
     Raises:
         MethodError: there are fewer rows than ranks.
     """
     if not _active:
-        return ids
-    ranks = dist.get_world_size()
-    if len(ids) < ranks:
-        raise MethodError(f"A batch has {len(ids)} rows for {ranks} processes. Start fewer, or raise train.batch_size.")
-    return ids.tensor_split(ranks)[dist.get_rank()]
+        return student.embed(inputs)
+    part = _own_part(num_rows(inputs.features))
+    if part.total < dist.get_world_size():
+        raise MethodError(
+            f"A batch has {part.total} rows for {dist.get_world_size()} processes. Start fewer, or raise "
+            "train.batch_size."
+        )
+    features, entries = inputs.features, None
+    if isinstance(features, SparseRows):
+        ends = features.offsets[[part.start, part.stop, part.total]].tolist()
+        entries = Part(*ends)
+    structure = None if inputs.structure is None else inputs.structure[part.start : part.stop]
+    with part_of_batch(part, entries):
+        return _gathered(student.embed(StudentInput(row_slice(features, part.start, part.stop), structure)), part)
 
 
-def gradient_average(module: nn.Module) -> Callable[[Any], None] | None:
-    """What a player does between backward pass and step: gradients become those of the whole batch; None if alone.
+def head(student: Student, embedded: Tensor) -> StudentOutput:
+    """`student.head(embedded)` of `embedded [B, D]`, which all ranks hold, each rank for its rows."""
+    if not _active:
+        return student.head(embedded)
+    part = _own_part(len(embedded))
+    with part_of_batch(part):
+        out = student.head(embedded[part.start : part.stop])
+    # The first hidden layer is `embedded` itself.
+    hidden = (embedded, *(_gathered(layer, part) for layer in out.hidden[1:]))
+    return StudentOutput(_gathered(out.logits, part), hidden)
 
-    Each rank's gradient is that of a mean over its n_r rows; the whole batch's is `sum_r n_r g_r / sum_r n_r`.
-    """
+
+def whole_gradient(gradient: Tensor) -> Tensor:
+    """The gradient of a tensor that all ranks hold, from what reached it on each rank."""
+    if not _active:
+        return gradient
+    total = gradient.contiguous().clone()
+    dist.all_reduce(total)
+    return total.div_(dist.get_world_size())
+
+
+def gradient_sum(module: nn.Module) -> Callable[[Any], None] | None:
+    """What a player does between backward pass and step: gradients become those of one process; None if alone."""
     if not _active:
         return None
 
-    def average(batch: Any) -> None:
-        rows = float(batch.own or len(batch.ids))
+    def summed(_batch: Any) -> None:
         given = [parameter for parameter in module.parameters() if parameter.grad is not None]
-        flat = torch.cat(
-            [rows * one.grad.reshape(-1) for one in given if one.grad is not None] + [torch.tensor([rows])]
-        )
-        dist.all_reduce(flat)
-        for parameter, mean in zip(given, (flat[:-1] / flat[-1]).split([one.numel() for one in given]), strict=True):
-            parameter.grad = mean.view_as(parameter)
+        flat = whole_gradient(torch.cat([one.grad.reshape(-1) for one in given if one.grad is not None]))
+        for parameter, part in zip(given, flat.split([one.numel() for one in given]), strict=True):
+            parameter.grad = part.view_as(parameter)
 
-    return average
+    return summed
 
 
 def agreed(evaluate: Callable[[], Score]) -> Callable[[], Score]:
@@ -146,9 +159,41 @@ def agreed(evaluate: Callable[[], Score]) -> Callable[[], Score]:
         return evaluate
 
     def first() -> Score:
-        mine = evaluate()
+        # Only rank 0 looks; what it draws nobody else would draw.
+        mine = evaluate() if not dist.get_rank() else Score(0.0, 0.0)
         told = torch.tensor([mine.value, mine.negative_loss], dtype=torch.double)
         dist.broadcast(told, 0)
         return Score(*told.tolist())
 
     return first
+
+
+class _Gather(torch.autograd.Function):
+    """Own rows -> all rows; backward, what reached them on any rank."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, part: Part) -> Tensor:
+        ctx.part = part
+        rows = own.new_zeros(part.total, *own.shape[1:])
+        rows[part.start : part.stop] = own
+        dist.all_reduce(rows)  # all others are zero: exact, whatever the sizes of the parts
+        return rows
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total[ctx.part.start : ctx.part.stop], None
+
+
+def _gathered(own: Tensor, part: Part) -> Tensor:
+    rows: Tensor = _Gather.apply(own, part)  # type: ignore[no-untyped-call]
+    return rows
+
+
+def _own_part(total: int) -> Part:
+    """This rank's rows of `total`: parts of about one size, in the order of the ranks."""
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    each, more = divmod(total, ranks)
+    start = rank * each + min(rank, more)
+    return Part(start, start + each + (rank < more), total)
