@@ -18,6 +18,7 @@ from graph2mlp.data.graph import GraphData
 from graph2mlp.errors import ConfigError
 from graph2mlp.evaluation import evaluate_knowledge, evaluate_teacher
 from graph2mlp.losses.extra import LossConfig
+from graph2mlp.memory import memory_for
 from graph2mlp.methods.base import Stage
 from graph2mlp.methods.mlp import MLP
 from graph2mlp.report import PAGE, write_report
@@ -38,7 +39,7 @@ from graph2mlp.threads import torch_threads, training_threads
 from graph2mlp.training import parallel
 from graph2mlp.training.checkpoint import Checkpoint
 from graph2mlp.training.journal import Journal
-from graph2mlp.training.loop import EpochLog
+from graph2mlp.training.loop import EpochLog, Fitted
 from graph2mlp.training.student import train_student
 
 __all__ = ["Inputs", "distill", "read_inputs", "student_stage"]
@@ -80,7 +81,8 @@ def distill(
     if check_folder(out, config, force=force, resume=resume) and resume and is_complete(out):
         return open_run(out)  # which may be read-only by now
     with locked_folder(out):
-        inputs = read_inputs(config, knowledge_files)
+        with memory_for("Reading the inputs", "A graph written by GraphData.save is mapped, not read."):
+            inputs = read_inputs(config, knowledge_files)
         reporter = reporter or Reporter()
         new = claim_folder(out, config, force=force, resume=resume)
         if not (out / "result.json").exists():
@@ -95,25 +97,16 @@ def distill(
 
 
 def _run_stages(config: RunConfig, inputs: Inputs, out: Path, reporter: Reporter) -> None:
-    graph, observed = inputs.graph, inputs.observed
     check_same_inputs(inputs, out / "checkpoint" / "inputs.json")
     journal = Journal(out / "metrics.jsonl")
-    teaching = _teach(config, inputs, out, journal, reporter)
-    table, structure_cost = _structure(config, observed, graph.num_nodes, out, reporter)
-    stage, spec = student_stage(config, inputs, teaching.knowledge, table)
-    # A mini-batch is small whatever the graph: threads would meet after each of its operations.
-    threads = training_threads(observed) if config.hyper.whole_graph_steps else 1
-    with torch_threads(threads), reporter.training(f"student ({config.method})", config.train.epochs) as progress:
-        checkpoint = Checkpoint(out / "checkpoint" / "student.safetensors")
-        logs = {"log": journal.stage("student", progress), "first_log": journal.stage("student, first stage", progress)}
-        parallel.call_crew()
-        with parallel.together():
-            student, fitted = train_student(config.hyper, spec, stage, **logs, checkpoint=checkpoint)
-    save_student(student, out / "student.safetensors")
-    control = _control(config, spec, stage, out, journal, reporter)
-    save_student(control, out / "mlp.safetensors")
+    with memory_for("The teacher", "Give it more, take a smaller one (teacher.hidden), or give --knowledge."):
+        teaching = _teach(config, inputs, out, journal, reporter)
+    with memory_for("The structure table", "Give it more, lower structure.dim, or set structure.encoder=laplacian."):
+        table, structure_cost = _structure(config, inputs.observed, inputs.graph.num_nodes, out, reporter)
+    with memory_for("The student", "Give it more, or lower train.batch_size, train.epoch_rows or student.hidden."):
+        student, fitted, control = _learn(config, inputs, teaching.knowledge, table, out, journal, reporter)
     made = Finished(
-        graph=graph,
+        graph=inputs.graph,
         knowledge=teaching.knowledge,
         teacher=teaching.summary,
         model=teaching.model,
@@ -124,10 +117,36 @@ def _run_stages(config: RunConfig, inputs: Inputs, out: Path, reporter: Reporter
         costs={"teacher": teaching.cost, "structure": structure_cost},
         deployed=inputs.deployed,
     )
-    result, details = run_result(config, made)
+    with memory_for("The report", "Give it more: what was learned is kept."):
+        result, details = run_result(config, made)
     if details is not None:
         write_json(out / "breakdown.json", details)
     write_json(out / "result.json", result)
+
+
+def _learn(
+    config: RunConfig,
+    inputs: Inputs,
+    knowledge: tuple[TeacherKnowledge, ...],
+    table: StructureTable | None,
+    out: Path,
+    journal: Journal,
+    reporter: Reporter,
+) -> tuple[Student, Fitted, Student]:
+    """The student with what its training cost, and the plain MLP."""
+    stage, spec = student_stage(config, inputs, knowledge, table)
+    # A mini-batch is small whatever the graph: threads would meet after each of its operations.
+    threads = training_threads(inputs.observed) if config.hyper.whole_graph_steps else 1
+    with torch_threads(threads), reporter.training(f"student ({config.method})", config.train.epochs) as progress:
+        checkpoint = Checkpoint(out / "checkpoint" / "student.safetensors")
+        logs = {"log": journal.stage("student", progress), "first_log": journal.stage("student, first stage", progress)}
+        parallel.call_crew()
+        with parallel.together():
+            student, fitted = train_student(config.hyper, spec, stage, **logs, checkpoint=checkpoint)
+    save_student(student, out / "student.safetensors")
+    control = _control(config, spec, stage, out, journal, reporter)
+    save_student(control, out / "mlp.safetensors")
+    return student, fitted, control
 
 
 def student_stage(

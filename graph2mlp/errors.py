@@ -11,6 +11,7 @@ Graph2MLPError
 +-- RequestError      a prediction request does not fit the bundle
 +-- KernelError       tensors or settings that a loss of `graph2mlp.kernels` cannot take (also a ValueError)
 |   +-- BackendError  the backend asked for cannot run here, or not on these tensors
++-- OutOfMemoryError  a stage needs more memory than it may have
 +-- MissingExtraError a command needs packages that the base install does not bring
 """
 
@@ -31,6 +32,7 @@ __all__ = [
     "KnowledgeError",
     "MethodError",
     "MissingExtraError",
+    "OutOfMemoryError",
     "ParityError",
     "RequestError",
     "RunError",
@@ -66,6 +68,10 @@ class MethodError(Graph2MLPError):
 
 class RunError(Graph2MLPError):
     """A run folder is missing, occupied, incomplete or from another version."""
+
+
+class OutOfMemoryError(Graph2MLPError):
+    """A stage needs more memory than it may have."""
 
 
 class BundleError(Graph2MLPError):

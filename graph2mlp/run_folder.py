@@ -9,7 +9,7 @@ from pathlib import Path
 
 from graph2mlp.atomic import is_part, sweep, write_text
 from graph2mlp.config import RunConfig, load_config
-from graph2mlp.errors import RunError
+from graph2mlp.errors import OutOfMemoryError, RunError
 from graph2mlp.lock import LOCK, hold
 from graph2mlp.report import PAGE
 
@@ -105,11 +105,11 @@ def clear_folder(out: Path) -> None:
 def keep_if_resumable(out: Path, *, new: bool) -> Iterator[None]:
     """Empty a `new` folder if the run fails by a mistake of ours or the user's, for then it would fail again.
 
-    One that was interrupted, or met a full disk, holds work and can go on.
+    One that was interrupted, or met a full disk or memory, holds work and can go on.
     """
     try:
         yield
-    except (OSError, MemoryError):
+    except (OSError, MemoryError, OutOfMemoryError):
         raise
     except Exception:  # an interrupt is no Exception
         if new:

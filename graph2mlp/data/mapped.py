@@ -17,6 +17,8 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from graph2mlp.memory import not_counted
+
 __all__ = ["map_member", "write_aligned"]
 
 _ALIGNED = 64
@@ -63,4 +65,5 @@ def map_member(path: Path, info: zipfile.ZipInfo) -> NDArray[Any] | None:
         return None
     if offset + size > path.stat().st_size:
         return None
+    not_counted(info.file_size)
     return np.memmap(path, dtype, "c", offset, shape).view(np.ndarray)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+
+from graph2mlp.memory import as_many_as_fit
 
 __all__ = ["leading_eigenvectors"]
 
@@ -36,11 +40,17 @@ def leading_eigenvectors(matrix: Tensor, count: int, *, support: Tensor, seed: i
     rows[~support] = 0
     lower = 0.0  # no value is known yet: half of the spectrum is damped
     for _ in range(_ROUNDS):
-        for columns in torch.arange(rows.size(1)).tensor_split(-(-rows.size(1) // _COLUMNS)):
+        for columns in _blocks(rows):
             rows[:, columns] = _filtered(matrix, rows[:, columns].contiguous(), lower)
         values = _rayleigh_ritz(matrix, rows)
         lower = min(max(float(values[-1]), -0.5), 0.99)
     return rows[:, :count]
+
+
+def _blocks(rows: Tensor) -> Sequence[Tensor]:
+    """Numbers of the columns that are worked on at once; each takes four vectors."""
+    most = as_many_as_fit(_COLUMNS, bytes_each=16 * len(rows))
+    return torch.arange(rows.size(1)).tensor_split(-(-rows.size(1) // most))
 
 
 def _filtered(matrix: Tensor, rows: Tensor, lower: float) -> Tensor:
@@ -67,7 +77,7 @@ def _rayleigh_ritz(matrix: Tensor, rows: Tensor) -> Tensor:
     lengths, turn = torch.linalg.eigh(gram)
     keep = lengths > (_ROUNDING**2) * lengths[-1]
     white = turn[:, keep] * lengths[keep].rsqrt()
-    for columns in torch.arange(width).tensor_split(-(-width // _COLUMNS)):
+    for columns in _blocks(rows):
         product = matrix @ rows[:, columns].contiguous()
         for start in range(0, len(rows), _ROWS):
             part = slice(start, start + _ROWS)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from graph2mlp.data.features import FeatureLinear, SparseRows, project, unit_rows
 from graph2mlp.data.graph import GraphData
+from graph2mlp.memory import as_many_as_fit
 from graph2mlp.teachers.ensemble import Ensemble
 from graph2mlp.teachers.models import GCN, SAGE, APPNPTeacher, Teacher
 
@@ -25,6 +26,8 @@ __all__ = ["answer_in_blocks", "needs_blocks"]
 
 _NUMBERS = 1 << 25
 """Numbers in one layer of activations (128 MB) above which a teacher answers in blocks."""
+_COPIES = 6
+"""Layers of activations that one pass holds at once, about."""
 _ROWS = 1 << 16
 _COLUMNS = 64
 
@@ -48,7 +51,8 @@ def needs_blocks(teacher: Teacher, num_nodes: int) -> bool:
     """
     members = teacher.teachers() if isinstance(teacher, Ensemble) else [teacher]
     known = all(isinstance(one, SAGE | GCN | APPNPTeacher) for one in members)
-    return known and num_nodes * max(max(one.widths[1:]) for one in members) > _NUMBERS
+    largest = as_many_as_fit(_NUMBERS, bytes_each=4 * _COPIES)
+    return known and num_nodes * max(max(one.widths[1:]) for one in members) > largest
 
 
 @torch.no_grad()
@@ -105,7 +109,8 @@ def _layer(layer: _Layer, times: Times, adjacency: Tensor, num_nodes: int) -> Te
     assert layer.bias is not None  # every built-in teacher has one
     out = torch.zeros(num_nodes, len(layer.bias))
     if layer.neighbours is not None:
-        for columns in torch.arange(out.size(1)).split(_COLUMNS):
+        # Two such blocks of columns, and as much again to spare.
+        for columns in torch.arange(out.size(1)).split(as_many_as_fit(_COLUMNS, bytes_each=16 * num_nodes)):
             product = torch.empty(num_nodes, len(columns))
             for part in _parts(num_nodes):
                 product[part] = times(part, layer.neighbours[:, columns])

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from graph2mlp.data.graph import GraphData
+from graph2mlp.memory import as_many_as_fit
 from graph2mlp.methods.base import Method, Stage, Team
 from graph2mlp.structure.requests import neighbour_requests
 from graph2mlp.structure.table import StructureTable
@@ -23,7 +24,7 @@ from graph2mlp.training.validation import validation_score
 __all__ = ["answer", "train_student"]
 
 _ROWS = 50_000
-"""Nodes that are answered at once."""
+"""Nodes that are answered at once, at most."""
 
 
 def train_student(
@@ -96,7 +97,8 @@ def answer(
     """
     student.eval()
     logits = []
-    for part in torch.split(ids, _ROWS):
+    widths = student.spec.features + student.spec.structure + 2 * student.spec.hidden
+    for part in torch.split(ids, as_many_as_fit(_ROWS, bytes_each=8 * widths, least=512)):
         structure = None
         if student.regime == "structure" and table is not None:
             structure = table.for_unseen(neighbour_requests(graph, part, cold=cold))

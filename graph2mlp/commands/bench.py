@@ -1,0 +1,99 @@
+"""`graph2mlp bench`: what bundles cost on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import typer
+
+from graph2mlp.commands.common import one_line_errors, show, sizes
+from graph2mlp.errors import require
+from graph2mlp.options import TeacherModule, TeacherWeights
+
+__all__ = ["bench"]
+
+
+def bench(
+    bundles: Annotated[
+        list[Path] | None, typer.Argument(metavar="BUNDLE...", help="One or more bundles, folders or .zip.")
+    ] = None,
+    batch: Annotated[str, typer.Option(help="Requests per call, separated by commas.")] = "1,64,4096",
+    threads: Annotated[int, typer.Option(min=1, help="Threads of every side.")] = 1,
+    seconds: Annotated[float, typer.Option(help="Time to measure each row.")] = 2.0,
+    against: Annotated[
+        Path | None, typer.Option(help="The run the bundles came from: adds its teacher, neighbour fetch included.")
+    ] = None,
+    teacher_module: TeacherModule = None,
+    teacher_weights: TeacherWeights = None,
+    scenario: Annotated[
+        str,
+        typer.Option(
+            help="batch (the sizes of --batch), single (one request per call), server (random arrivals: the "
+            "highest rate that keeps --slo-p99-us); several separated by commas."
+        ),
+    ] = "batch",
+    slo_p99_us: Annotated[
+        float, typer.Option("--slo-p99-us", help="Server scenario: microseconds for 99 of 100 requests.")
+    ] = 1000.0,
+    cold_starts: Annotated[
+        int, typer.Option(min=0, help="Fresh processes to start for cold start and memory; 0: none.")
+    ] = 3,
+    json: Annotated[
+        Path | None, typer.Option("--json", help="Write the rows, and what was measured on, as JSON.")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Write the rows as CSV.")] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(metavar="A.json B.json", help="Measure nothing; compare two files of --json."),
+    ] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write the rows as a page to look at.")] = None,
+) -> None:
+    """Measure bundles on this machine: accuracy, percentiles, CPU time, load, memory, size."""
+    with one_line_errors():
+        from graph2mlp.latency import bench_bundles
+        from graph2mlp.latency_compare import compare_benches
+        from graph2mlp.latency_rows import write_bench_csv, write_bench_json
+        from graph2mlp.latency_summary import bench_tables, compare_table
+
+        if compare is not None:
+            if bundles or against or json or csv or html:
+                raise typer.BadParameter("--compare takes two files and nothing else")
+            show(compare_table(compare_benches(*compare)))
+            return
+        if not bundles:
+            raise typer.BadParameter("name a bundle, or two files with --compare")
+        batches, serve = _scenarios(scenario, sizes(batch))
+        run: Any = None
+        if against is not None:
+            require("torch", extra="distill", purpose="graph2mlp bench --against")
+            from graph2mlp.run import open_run
+
+            code = teacher_module or (str(teacher_weights.resolve()) if teacher_weights else "")
+            run = open_run(against, allowed_code=code)
+        how: dict[str, Any] = {"batches": batches, "threads": threads, "seconds": seconds, "cold_starts": cold_starts}
+        how["slo_p99_us"] = slo_p99_us if serve else None
+        found = bench_bundles(bundles, against=run, **how)
+        where = ", ".join(map(str, bundles))
+        if json is not None:
+            write_bench_json(json, found, bundle=where, settings=how)
+        if csv is not None:
+            write_bench_csv(csv, found, bundle=where)
+        if html is not None:
+            from graph2mlp.report import write_bench_report
+
+            with TemporaryDirectory() as folder:  # a page is made from files, so that it can be made again
+                write_bench_json(Path(folder) / "bench.json", found, bundle=where, settings=how)
+                write_bench_report(html, [Path(folder) / "bench.json"])
+        for one in bench_tables(found):
+            show(one)
+
+
+def _scenarios(text: str, sizes: list[int]) -> tuple[list[int], bool]:
+    """Batch sizes to measure, and whether to play a server."""
+    names = text.split(",")
+    if unknown := [name for name in names if name not in ("single", "batch", "server")]:
+        raise typer.BadParameter(f"expected single, batch or server, got {unknown[0]!r}", param_hint="--scenario")
+    wanted = ([1] if "single" in names else []) + (sizes if "batch" in names else [])
+    return list(dict.fromkeys(wanted)), "server" in names

@@ -1,0 +1,46 @@
+"""`graph2mlp predict`: answers from a bundle."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from graph2mlp.commands.common import one_line_errors, say
+
+__all__ = ["predict"]
+
+
+def predict(
+    bundle: Annotated[Path, typer.Argument(help="A bundle, folder or .zip.")],
+    requests: Annotated[
+        Path,
+        typer.Argument(
+            metavar="INPUT", help="Requests: .csv, .npz or .parquet; or a folder of such files, or a quoted pattern."
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Answers: .csv, .npz or .parquet, of a folder a folder. Default: csv to the terminal."),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes, each on one thread, for a folder of files.")] = 1,
+) -> None:
+    """Answer requests: id, label and probability for each. Needs no torch. A folder goes on where it stopped."""
+    with one_line_errors():
+        from graph2mlp.export.answers import write_csv
+        from graph2mlp.export.predict import predict_file
+        from graph2mlp.export.shards import find_shards, predict_shards
+
+        if find_shards(requests) is not None:
+            if out is None:
+                raise typer.BadParameter("a folder of requests needs --out FOLDER")
+            with one_line_errors(again=f" What is in {out} stays; the same command goes on."):
+                typer.echo(predict_shards(bundle, requests, out, workers=workers, say=say).summary())
+            return
+        answered = predict_file(bundle, requests, out=out)
+        if answered.columns is not None:
+            write_csv(sys.stdout, answered.columns)
+        else:
+            typer.echo(answered.summary())
