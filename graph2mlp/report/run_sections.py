@@ -89,7 +89,7 @@ def accuracy_section(runs: Sequence[RunFiles]) -> Markup:
     what = capital(runs[0].metric)
     title = f"{what} by setting" if "ind" in runs[0].columns else f"{what} on the test nodes"
     chart = setting_chart("accuracy", title, settings, metric=runs[0].metric)
-    return section(what, paragraph(words, class_="note"), beside(chart, _accuracy_table(runs)))
+    return section(what, paragraph(words, class_="note"), beside(chart, _accuracy_table(runs)), _members_table(runs))
 
 
 def _interval(run: RunFiles, role: str, column: str) -> tuple[float, float] | None:
@@ -113,6 +113,19 @@ def _accuracy_table(runs: Sequence[RunFiles]) -> Markup:
         rows.append([name, *cells, "-" if parameters is None else f"{parameters:,}"])
     spread = ", mean ± standard deviation over seeds" if len(runs) > 1 else ""
     return table(["", *reported, "parameters"], rows, caption=f"{capital(runs[0].metric)}, %{spread}")
+
+
+def _members_table(runs: Sequence[RunFiles]) -> Markup | None:
+    """Of an ensemble: how each teacher validates, and what it weighs; None for a single teacher."""
+    members: list[list[dict[str, Any]]] = [(run.result.get("teacher") or {}).get("members", []) for run in runs]
+    if not all(members):
+        return None
+    rows = []
+    for place, one in enumerate(members[0]):
+        weights = [run[place]["weight"] for run in members]
+        rows.append([one["name"], _cell([run[place]["val"] for run in members]), f"{sum(weights) / len(weights):.2f}"])
+    metric = capital(runs[0].metric)
+    return table(["", "val", "weight"], rows, caption=f"The teacher's members: {metric}, %, and share in its answer")
 
 
 def _cell(values: Sequence[float | None]) -> str:

@@ -50,6 +50,18 @@ def _numbers(files: dict[str, Any]) -> list[tuple[Any, ...]]:
     ]
 
 
+def test_members_of_an_ensemble(tmp_path: Path) -> None:
+    """Means over seeds; a single teacher, and a run of an older version, have no such table."""
+    files = run_files()
+    other = _changed(_changed(files, ("result", "teacher", "members", 0, "weight")), ("result", "seed"))
+    runs = [read_runs(write_folder(tmp_path / str(seed), one))[0] for seed, one in enumerate((files, other))]
+    page = words(run_html(runs))
+    assert "The teacher's members" in page
+    assert "0.64" in page  # of 0.62 and 1.07 times that
+    del files["result"]["teacher"]["members"]
+    assert "The teacher's members" not in words(run_html(read_runs(write_folder(tmp_path / "one", files))))
+
+
 def test_every_number_of_the_files_is_on_the_page(tmp_path: Path) -> None:
     """A figure that does not follow its file is a constant somebody left in, or was read from the wrong place."""
     files = run_files(production=True)
