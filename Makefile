@@ -30,5 +30,5 @@ clean: ## remove caches and builds; .venv/ and runs/ stay
 	  echo "graph2mlp needs Python 3.11 or newer; '$(PYTHON)' is: $$($(PYTHON) --version 2>&1)." \
 	    "Name another one: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(PY) -m pip install -q -c constraints.txt -e '.[distill,tables,dev]'
+	$(PY) -m pip install -q -c constraints.txt -e '.[distill,tables,ray,dev]'
 	@touch $@

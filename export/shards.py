@@ -1,4 +1,4 @@
-"""`predict_shards`: a folder of request files in, a folder of answer files out, by several processes. No torch.
+"""`predict_shards`: a folder of request files in, a folder of answer files out, by many processes. No torch.
 
 Each shard becomes one file of the same name, which appears whole, under its name, when all of it is answered. After
 that the shard is noted in `_answered.jsonl`; a command that was killed is given again and passes over what is noted. A
@@ -13,6 +13,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from graph2mlp.export.answers import check_output
 from graph2mlp.export.bundle import open_bundle
 from graph2mlp.export.inputs import FORMATS
 from graph2mlp.export.predict import check_apart
+from graph2mlp.export.shard_ray import answer_in_ray
 from graph2mlp.export.shard_workers import answer_in_workers
 from graph2mlp.lock import LOCK, hold
 
@@ -75,11 +77,18 @@ def find_shards(source: Path) -> list[Path] | None:
 
 
 def predict_shards(
-    bundle: Path, source: Path, out: Path, *, workers: int = 1, say: Callable[[str], None] = lambda _: None
+    bundle: Path,
+    source: Path,
+    out: Path,
+    *,
+    workers: int = 1,
+    ray: bool = False,
+    say: Callable[[str], None] = lambda _: None,
 ) -> ShardSummary:
     """Answer every shard of `source` that is not answered yet into a file of its name in the folder `out`.
 
-    Each of `workers` processes opens the bundle and runs on one thread. `say` hears a line per shard.
+    Each of `workers` processes opens the bundle and runs on one thread; with `ray` the processes of a Ray cluster do
+    (see `answer_in_ray`). `say` hears a line per shard.
 
     Raises:
         BundleError: the bundle is missing or damaged.
@@ -103,7 +112,8 @@ def predict_shards(
         todo = [path for path in shards if not journal.has(path)]
         before = {path: _identity(path) for path in todo}
         try:
-            for path, rows in answer_in_workers(bundle, todo, out, workers=workers):
+            by_workers = partial(answer_in_workers, workers=workers)
+            for path, rows in (answer_in_ray if ray else by_workers)(bundle, todo, out):
                 journal.note(path, rows, before[path])
                 answered += rows
                 say(f"{out / path.name}: {rows} requests")

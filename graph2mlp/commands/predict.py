@@ -26,6 +26,10 @@ def predict(
         typer.Option(help="Answers: .csv, .npz or .parquet, of a folder a folder. Default: csv to the terminal."),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes, each on one thread, for a folder of files.")] = 1,
+    ray: Annotated[
+        bool,
+        typer.Option("--ray", help="Spread a folder over a Ray cluster (RAY_ADDRESS, else this machine)."),
+    ] = False,
 ) -> None:
     """Answer requests: id, label and probability for each. Needs no torch. A folder goes on where it stopped."""
     with one_line_errors():
@@ -36,9 +40,13 @@ def predict(
         if find_shards(requests) is not None:
             if out is None:
                 raise typer.BadParameter("a folder of requests needs --out FOLDER")
+            if ray and workers > 1:
+                raise typer.BadParameter("give --workers or --ray: a cluster knows its processors")
             with one_line_errors(again=f" What is in {out} stays; the same command goes on."):
-                typer.echo(predict_shards(bundle, requests, out, workers=workers, say=say).summary())
+                typer.echo(predict_shards(bundle, requests, out, workers=workers, ray=ray, say=say).summary())
             return
+        if ray:
+            raise typer.BadParameter("--ray is for a folder of requests")
         answered = predict_file(bundle, requests, out=out)
         if answered.columns is not None:
             write_csv(sys.stdout, answered.columns)
