@@ -127,7 +127,7 @@ def _features(fcr: Mapping[str, Any] | None) -> list[str]:
     elif percent < 200 / 3:
         words = "features and edges both matter, so keep structure in the request"
     elif percent <= 100:
-        words = "features do most of it; a student that reads features alone is worth a try (--method glnn)"
+        words = "features do most of it; a student that reads features alone is worth a try (--method blend_features)"
     else:
         words = "features alone do better than the GNN, whose edges hurt more than they help"
     return [f"Features contribute {percent:.0f} % of what the GNN knows (FCR, validation nodes): {words}."]

@@ -50,7 +50,7 @@ def test_decision(teacher: dict[str, Gap], mlp: dict[str, Gap], decision: str) -
 
 @pytest.mark.parametrize(
     ("percent", "words"),
-    [(0, "edges carry most"), (50, "both matter"), (90, "--method glnn"), (120, "hurt more than they help")],
+    [(0, "edges carry most"), (50, "both matter"), (90, "--method blend_features"), (120, "hurt more than they help")],
 )
 def test_what_features_can_do(percent: float, words: str) -> None:
     """Each range of the ratio has a reading of its own, and a ratio without meaning is not read at all."""

@@ -33,5 +33,5 @@ def check_connected(graph: GraphData, count: int) -> None:
     if count < 3:
         raise DataError(
             f"Graph '{graph.name}' has {count} nodes with edges; structure needs at least 3. "
-            "Use a method that reads features only, such as glnn."
+            "Use a method that reads features only, such as blend_features."
         )

@@ -47,7 +47,7 @@ def deepwalk(
     if not len(targets.ids):
         raise DataError(
             f"Graph '{graph.name}' has 0 nodes with edges, so there is nowhere to walk. "
-            "Use a method that reads features only, such as glnn."
+            "Use a method that reads features only, such as blend_features."
         )
     walks = random_walks(targets, length=length, per_node=per_node, state=np.random.RandomState(seed))
     model = word2vec.Word2Vec(
