@@ -38,7 +38,7 @@ class GraphFacts:
     """Share of different edges whose other direction is not stored; NaN without edges."""
     homophily: float
     """Share of edges between labelled nodes that join equal classes; of labels and quantities the correlation of both
-    ends, mean over columns. NaN if there is no such edge."""
+    ends, mean over columns. Edges count by their weights. NaN if there is no such edge."""
     chance: float
     """The same for edges drawn at random: the sum of squared class shares; 0 for a correlation."""
     labelled: int
@@ -68,7 +68,7 @@ def graph_facts(graph: GraphData) -> GraphFacts:
     touched = torch.zeros(count, dtype=torch.bool)
     touched[every], touched[neighbours] = True, True
     sizes = _sizes(graph, rows)
-    homophily, chance = _homophily(graph, every[both], neighbours[both], sizes)
+    homophily, chance = _homophily(graph, every[both], neighbours[both], found.values()[both].double(), sizes)
     ordered = degree.sort().values
     values = graph.x.values() if graph.is_sparse else graph.x
     return GraphFacts(
@@ -94,15 +94,16 @@ def _sizes(graph: GraphData, known: Tensor) -> Tensor:
     return torch.bincount(y, minlength=graph.num_classes) if graph.task is CLASSIFICATION else y.sum(0)
 
 
-def _homophily(graph: GraphData, target: Tensor, source: Tensor, sizes: Tensor) -> tuple[float, float]:
+def _homophily(graph: GraphData, target: Tensor, source: Tensor, weight: Tensor, sizes: Tensor) -> tuple[float, float]:
     """How alike the ends of edges between labelled nodes are, and how alike they would be by chance."""
+    share = weight / weight.sum()
     if graph.task is CLASSIFICATION:
         chance = float((sizes / max(1, int(sizes.sum()))).square().sum())
-        return float((graph.y[target] == graph.y[source]).float().mean()), chance
+        return float(share @ (graph.y[target] == graph.y[source]).double()) if len(share) else float("nan"), chance
     one, other = graph.y[target].double(), graph.y[source].double()
-    one, other = one - one.mean(0), other - other.mean(0)
-    spread = (one.square().sum(0) * other.square().sum(0)).sqrt()
-    columns = (one * other).sum(0)[spread > 0] / spread[spread > 0]
+    one, other = one - share @ one, other - share @ other
+    spread = ((share @ one.square()) * (share @ other.square())).sqrt()
+    columns = (share @ (one * other))[spread > 0] / spread[spread > 0]
     return float(columns.mean()), 0.0  # of no column NaN, as of no edge
 
 
@@ -118,7 +119,8 @@ def _constant_features(graph: GraphData) -> int:
 def fact_rows(graph: GraphData, facts: GraphFacts) -> list[list[str]]:
     """(name, value) rows for a person."""
     parts = ", ".join(f"{name} {len(part)}" for name, part in graph.split.parts().items() if len(part))
-    known = f"{facts.homophily:.2f} of the edges join equal labels ({facts.chance:.2f} by chance)"
+    edges = "the edges join" if graph.edge_weight is None else "the edges' weight joins"
+    known = f"{facts.homophily:.2f} of {edges} equal labels ({facts.chance:.2f} by chance)"
     if graph.task is not CLASSIFICATION:
         known = f"the ends of edges correlate by {facts.homophily:.2f} (mean over {graph.task.units})"
     rows = [
@@ -173,9 +175,10 @@ def advice(graph: GraphData, facts: GraphFacts) -> list[str]:
             "--undirected; else nodes learn from those that point at them."
         )
     if facts.self_edges or facts.repeated:
+        repeats = "count a repeat once" if graph.edge_weight is None else "add up the weights of repeats"
         lines.append(
             f"{facts.self_edges:,} self edges and {facts.repeated:,} repeats: teachers, structure and students of ours "
-            "pass over self edges and count a repeat once; a teacher of your own sees the edges as stored."
+            f"pass over self edges and {repeats}; a teacher of your own sees the edges as stored."
         )
     if graph.edge_weight is not None and len(graph.edge_weight):
         lines += _weight_advice(float(graph.edge_weight.mean()))

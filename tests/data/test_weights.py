@@ -183,6 +183,11 @@ def test_inspect_tells_the_scale() -> None:
     """A self-loop weighs 1: weights of 1000 would drown it, and nobody would know why."""
     graph = weighted_graph()
     rows = dict(fact_rows(graph, graph_facts(graph)))
+    assert graph.edge_weight is not None
+    same = graph.y[graph.edge_index[0]] == graph.y[graph.edge_index[1]]
+    share = float(graph.edge_weight[same].sum() / graph.edge_weight.sum())
+    assert f"{share:.2f} of the edges' weight joins equal labels" in rows["homophily"]
+    assert f"{float(same.float().mean()):.2f}" not in rows["homophily"]
     assert rows["weights"].startswith("0.226 to 4.98")
     heavy = replace(graph, edge_weight=_scaled(graph, 1000))
     assert any("mean near 1" in line for line in advice(heavy, graph_facts(heavy)))
