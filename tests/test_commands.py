@@ -173,7 +173,8 @@ def test_cold_processes_answer(run: Path, kind: str, capsys: pytest.CaptureFixtu
     assert main([str(time.perf_counter_ns()), kind, str(run / "bundle" if kind == "bundle" else run), "1"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert 0 < found["ms"] < 60_000
-    assert found["rss_mb"] is None or found["rss_mb"] >= 0
+    # Of this process, which is not fresh: what tests before it left may be given back meanwhile.
+    assert found["rss_mb"] is None or abs(found["rss_mb"]) < 10_000
 
 
 def test_bench_scenarios_and_compare(run: Path, tmp_path: Path) -> None:
