@@ -21,9 +21,9 @@ from graph2mlp.config import resolve_config
 from graph2mlp.console import Reporter, show
 from graph2mlp.distill import distill
 from graph2mlp.export.deploy import export_run
-from graph2mlp.latency import bench_bundles
-from graph2mlp.latency_rows import write_bench_csv
-from graph2mlp.latency_summary import bench_tables
+from graph2mlp.latency.bench import bench_bundles
+from graph2mlp.latency.rows import write_bench_csv
+from graph2mlp.latency.summary import bench_tables
 
 RESULTS = Path(__file__).parent / "results"
 CASES = (

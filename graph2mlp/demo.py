@@ -10,8 +10,8 @@ from graph2mlp.config import resolve_config
 from graph2mlp.console import Reporter, show, table
 from graph2mlp.distill import distill
 from graph2mlp.export.deploy import export_run
-from graph2mlp.latency import bench_bundle
-from graph2mlp.latency_rows import FETCH, MLP, RUN_ONLY, TORCH, Row
+from graph2mlp.latency.bench import bench_bundle
+from graph2mlp.latency.rows import FETCH, MLP, RUN_ONLY, TORCH, Row
 from graph2mlp.run import Run
 
 __all__ = ["main"]

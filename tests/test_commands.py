@@ -158,7 +158,7 @@ def test_bench_writes_its_rows(run: Path, tmp_path: Path) -> None:
 
 def test_a_cold_bundle_needs_no_torch(run: Path) -> None:
     """Its import would take longer than everything else, and on a device it is not there."""
-    code = NO_TORCH.replace("from graph2mlp.cli import app\napp()", "from graph2mlp.latency_cold import main")
+    code = NO_TORCH.replace("from graph2mlp.cli import app\napp()", "from graph2mlp.latency.cold import main")
     code += f"sys.exit(main(['0', 'bundle', {str(run / 'bundle')!r}, '1']))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -168,7 +168,7 @@ def test_a_cold_bundle_needs_no_torch(run: Path) -> None:
 @pytest.mark.parametrize("kind", ["bundle", "teacher", "student"])
 def test_cold_processes_answer(run: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     """What a fresh process does to answer once, here without its imports: a wrong shape would leave the row empty."""
-    from graph2mlp.latency_cold import main
+    from graph2mlp.latency.cold import main
 
     assert main([str(time.perf_counter_ns()), kind, str(run / "bundle" if kind == "bundle" else run), "1"]) == 0
     found = json.loads(capsys.readouterr().out)

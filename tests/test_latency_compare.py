@@ -11,8 +11,8 @@ import pytest
 from scipy.stats import mannwhitneyu
 
 from graph2mlp.errors import DataError
-from graph2mlp.latency_compare import compare_benches, mann_whitney
-from graph2mlp.latency_summary import compare_table
+from graph2mlp.latency.compare import compare_benches, mann_whitney
+from graph2mlp.latency.summary import compare_table
 
 
 @pytest.mark.parametrize("sizes", [(8, 8), (20, 20), (30, 9)])

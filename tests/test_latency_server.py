@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from graph2mlp.errors import ConfigError
-from graph2mlp.latency_server import Search, Server, highest_rate
+from graph2mlp.latency.server import Search, Server, highest_rate
 
 
 class FakeServer:
@@ -193,5 +193,5 @@ def test_settings_out_of_range(wrong: dict[str, float]) -> None:
 
 def test_numpy_is_enough() -> None:
     """The scenario runs on devices: neither torch nor onnxruntime is needed for the load itself."""
-    code = "import sys, graph2mlp.latency_server as m; assert not {'torch', 'onnxruntime'} & set(sys.modules)"
+    code = "import sys, graph2mlp.latency.server as m; assert not {'torch', 'onnxruntime'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

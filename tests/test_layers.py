@@ -18,7 +18,7 @@ from tests.test_public import ROOT, module_names
 # The house of DESIGN.md section 3, lowest first. A module may import from its own row and the rows above it.
 LAYERS = [
     {"errors", "atomic", "console", "energy", "lock", "measure", "memory", "options", "tasks", "tensor_files"},
-    {"latency_compare", "latency_rows", "latency_server", "significance"},
+    {"latency.compare", "latency.rows", "latency.server", "significance"},
     {"advice"},
     {"kernels", "data", "noise"},
     {"threads"},
@@ -26,12 +26,12 @@ LAYERS = [
     {"methods", "methods.base"},
     {"training"},
     {"teachers", "methods.*"},
-    {"config", "cards", "deployed", "evaluation", "fcr", "run", "summary", "latency_summary", "breakdown", "report"},
+    {"config", "cards", "deployed", "evaluation", "fcr", "run", "summary", "latency.summary", "breakdown", "report"},
     {"run_folder", "run_inputs"},
     {"results"},
     {"distill", "ranks", "seeds", "export", "graph_facts", "inspection"},
-    {"latency_contender", "latency_cold", "latency_teacher"},
-    {"latency", "latency_table"},
+    {"latency.contender", "latency.cold", "latency.teacher"},
+    {"latency.bench", "latency.table"},
     {"commands"},
     {"cli", "demo"},
 ]

@@ -196,6 +196,6 @@ def test_environment_and_memory() -> None:
 
 def test_torch_is_not_imported() -> None:
     """The bench runs on devices that have none."""
-    code = "import sys, graph2mlp.measure, graph2mlp.latency; assert 'torch' not in sys.modules"
+    code = "import sys, graph2mlp.measure, graph2mlp.latency.bench; assert 'torch' not in sys.modules"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, cwd=ROOT)

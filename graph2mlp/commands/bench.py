@@ -52,10 +52,10 @@ def bench(
 ) -> None:
     """Measure bundles on this machine: accuracy, percentiles, CPU time, load, memory, size."""
     with one_line_errors():
-        from graph2mlp.latency import bench_bundles
-        from graph2mlp.latency_compare import compare_benches
-        from graph2mlp.latency_rows import write_bench_csv, write_bench_json
-        from graph2mlp.latency_summary import bench_tables, compare_table
+        from graph2mlp.latency.bench import bench_bundles
+        from graph2mlp.latency.compare import compare_benches
+        from graph2mlp.latency.rows import write_bench_csv, write_bench_json
+        from graph2mlp.latency.summary import bench_tables, compare_table
 
         if compare is not None:
             if bundles or against or json or csv or html:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from graph2mlp.latency_rows import ANSWER, FETCH, RUN_ONLY
+from graph2mlp.latency.rows import ANSWER, FETCH, RUN_ONLY
 from graph2mlp.report.bars import Cost, cost_chart, spread_chart, trade_chart
 from graph2mlp.report.data import Benches
 from graph2mlp.report.markup import Markup, element

@@ -17,9 +17,9 @@ from rich.console import Console
 
 from graph2mlp.errors import BundleError, ConfigError, ParityError, RunError
 from graph2mlp.export.runtime import Predictor
-from graph2mlp.latency import bench_bundle, bench_bundles
-from graph2mlp.latency_cold import cold_start
-from graph2mlp.latency_rows import (
+from graph2mlp.latency.bench import bench_bundle, bench_bundles
+from graph2mlp.latency.cold import cold_start
+from graph2mlp.latency.rows import (
     ANSWER,
     FETCH,
     MLP,
@@ -32,7 +32,7 @@ from graph2mlp.latency_rows import (
     write_bench_csv,
     write_bench_json,
 )
-from graph2mlp.latency_summary import bench_tables
+from graph2mlp.latency.summary import bench_tables
 
 QUICK: dict[str, Any] = {"batches": (1,), "seconds": 0.02}
 

@@ -37,7 +37,7 @@ sys.meta_path.insert(0, Blocker())
 from graph2mlp.errors import MissingExtraError
 from graph2mlp.export.predict import predict_file
 from graph2mlp.export.runtime import Predictor, main
-from graph2mlp.latency import bench_bundle
+from graph2mlp.latency.bench import bench_bundle
 from pathlib import Path
 
 assert main([sys.argv[1]]) == 0

@@ -32,7 +32,7 @@ class Blocker:
 
 sys.meta_path.insert(0, Blocker())
 from graph2mlp.export.runtime import Predictor
-from graph2mlp.latency import bench_bundle
+from graph2mlp.latency.bench import bench_bundle
 from graph2mlp.export.answers import write_answers
 from graph2mlp.export.inputs import read_requests
 from pathlib import Path

@@ -14,8 +14,8 @@ from graph2mlp.data.features import SparseRows
 from graph2mlp.export.deploy import RunLike
 from graph2mlp.export.graph_requests import node_requests
 from graph2mlp.export.requests import Ints, Requests
-from graph2mlp.latency_contender import Contender
-from graph2mlp.latency_rows import FETCH, MLP, PYG, SAMPLED, TORCH, WHOLE, About
+from graph2mlp.latency.contender import Contender
+from graph2mlp.latency.rows import FETCH, MLP, PYG, SAMPLED, TORCH, WHOLE, About
 from graph2mlp.students.base import Student, StudentInput
 from graph2mlp.teachers.serving import TeacherServer
 

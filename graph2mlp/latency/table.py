@@ -15,15 +15,15 @@ from graph2mlp.energy import find_energy
 from graph2mlp.errors import Graph2MLPError, RunError
 from graph2mlp.export.requests import Ints, Requests
 from graph2mlp.export.runtime import Predictor
-from graph2mlp.latency_cold import cold_start
-from graph2mlp.latency_contender import Contender, bundle_contenders, sample_requests
-from graph2mlp.latency_rows import FETCH, TORCH, About, Bench, Failure, Row, ServerRow
-from graph2mlp.latency_server import MAX_BATCH, Search, Server, highest_rate
+from graph2mlp.latency.cold import cold_start
+from graph2mlp.latency.contender import Contender, bundle_contenders, sample_requests
+from graph2mlp.latency.rows import FETCH, TORCH, About, Bench, Failure, Row, ServerRow
+from graph2mlp.latency.server import MAX_BATCH, Search, Server, highest_rate
 from graph2mlp.measure import Latency, measure_together, peak_rss_mb
 from graph2mlp.tasks import CLASSIFICATION, Task
 
 if TYPE_CHECKING:
-    from graph2mlp.latency_teacher import Opponents, TeacherRun
+    from graph2mlp.latency.teacher import Opponents, TeacherRun
 
 __all__ = ["BenchTable"]
 

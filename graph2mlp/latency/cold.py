@@ -1,6 +1,6 @@
 """Cold start and memory, each in a fresh process: a warm one has paid for its imports and kept others' memory.
 
-    python -m graph2mlp.latency_cold STARTED_NS bundle|teacher|student PATH THREADS
+    python -m graph2mlp.latency.cold STARTED_NS bundle|teacher|student PATH THREADS
 
 is that process: it prints one JSON line with what it cost. `STARTED_NS` is when it was started, by the monotonic clock.
 """
@@ -56,9 +56,9 @@ def cold_start(kind: str, path: Path, *, threads: int = 1, times: int = 3) -> Co
 
 def _start(kind: str, path: Path, threads: int) -> dict[str, Any]:
     # The package may not be installed: the child finds it where this process found it.
-    places = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
+    places = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))}
-    command = [sys.executable, "-m", "graph2mlp.latency_cold"]
+    command = [sys.executable, "-m", "graph2mlp.latency.cold"]
     command += [str(time.perf_counter_ns()), kind, str(path.resolve()), str(threads)]
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=_TIMEOUT)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from graph2mlp.console import table
-from graph2mlp.latency_compare import ALPHA, LEAST_DIFFERENCE, LEAST_ON_BUSY_MACHINE, Comparison
-from graph2mlp.latency_rows import About, Bench, Row, ServerRow, bench_environment
+from graph2mlp.latency.compare import ALPHA, LEAST_DIFFERENCE, LEAST_ON_BUSY_MACHINE, Comparison
+from graph2mlp.latency.rows import About, Bench, Row, ServerRow, bench_environment
 
 __all__ = ["about_table", "bench_tables", "compare_table", "latency_table", "server_table"]
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from graph2mlp.errors import DataError
-from graph2mlp.latency_rows import SCHEMA
+from graph2mlp.latency.rows import SCHEMA
 
 __all__ = ["Comparison", "MatchedRow", "compare_benches", "mann_whitney"]
 

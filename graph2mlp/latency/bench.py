@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 
 from graph2mlp.errors import BundleError, ConfigError, Graph2MLPError, RunError
 from graph2mlp.export.runtime import Predictor
-from graph2mlp.latency_contender import sample_requests
-from graph2mlp.latency_rows import Bench, Failure, Row
-from graph2mlp.latency_table import BenchTable
+from graph2mlp.latency.contender import sample_requests
+from graph2mlp.latency.rows import Bench, Failure, Row
+from graph2mlp.latency.table import BenchTable
 
 if TYPE_CHECKING:
-    from graph2mlp.latency_teacher import TeacherRun
+    from graph2mlp.latency.teacher import TeacherRun
 
 __all__ = ["bench_bundle", "bench_bundles"]
 
@@ -63,7 +63,7 @@ def bench_bundles(
 ) -> Bench:
     """Measure several bundles side by side; what cannot be measured is listed with its reason, and the rest goes on.
 
-    `slo_p99_us` adds the server scenario (see `graph2mlp.latency_server`), `cold_starts` the cost of a fresh process,
+    `slo_p99_us` adds the server scenario (see `graph2mlp.latency.server`), `cold_starts` the cost of a fresh process,
     the median of so many. With no `batches`, the server scenario alone.
 
     Raises:
@@ -81,7 +81,7 @@ def bench_bundles(
     if against is None:
         table.add_bundles(opened)
         return _something(table.measured(batches, slo_p99_us))
-    from graph2mlp.latency_teacher import Opponents  # torch is optional here
+    from graph2mlp.latency.teacher import Opponents  # torch is optional here
     from graph2mlp.threads import torch_threads
 
     with torch_threads(threads):

@@ -14,7 +14,7 @@ from graph2mlp.errors import BundleError, ParityError
 from graph2mlp.export.bundle import EXTERNAL_DATA, MODEL, ORT_MODEL
 from graph2mlp.export.requests import PAD, Ints, Requests
 from graph2mlp.export.runtime import Predictor
-from graph2mlp.latency_rows import ANSWER, RUN_ONLY, About
+from graph2mlp.latency.rows import ANSWER, RUN_ONLY, About
 from graph2mlp.measure import Call
 
 __all__ = ["Contender", "bundle_contenders", "sample_requests"]
