@@ -179,8 +179,8 @@ def test_split_with_an_empty_part_is_one_line(part: str, tmp_path: Path) -> None
 def test_graph_without_edges_is_one_line(tmp_path: Path) -> None:
     """Structure cannot be made of nothing; the message names methods that need none."""
     file = save_npz(community_graph(), tmp_path / "g.npz", edge_index=np.zeros((2, 0), int))
-    assert_one_line_error(distill(file, tmp_path / "run", "--method", "nosmog"), "glnn")
-    assert distill(file, tmp_path / "run2", "--method", "glnn").exit_code == 0
+    assert_one_line_error(distill(file, tmp_path / "run", "--method", "nosmog"), "blend_features")
+    assert distill(file, tmp_path / "run2", "--method", "blend_features").exit_code == 0
 
 
 def test_usage_errors_are_two() -> None:

@@ -136,5 +136,5 @@ def test_several_seeds_that_fail_at_once_leave_nothing(tmp_path: Path) -> None:
     """After the mistake is mended, the same command must work."""
     file = save_npz(community_graph(), tmp_path / "g.npz", edge_index=np.zeros((2, 0), int))
     out = tmp_path / "several"
-    assert_one_line_error(distill(file, out, "--method", "nosmog", "--seeds", "2"), "glnn")
+    assert_one_line_error(distill(file, out, "--method", "nosmog", "--seeds", "2"), "blend_features")
     assert not out.exists()
