@@ -23,6 +23,7 @@ _AHEAD = 2
 """Tasks given to the cluster for each of its processors: the next shard waits where the last one ends."""
 
 _REACH_SECONDS = 10.0
+"""How long an address may take to answer."""
 
 
 def answer_in_ray(bundle: Path, shards: Sequence[Path], out: Path) -> Iterator[tuple[Path, int]]:

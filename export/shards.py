@@ -94,6 +94,7 @@ def predict_shards(
         BundleError: the bundle is missing or damaged.
         RequestError: a shard cannot be answered (those before it stay), or `out` holds something else.
         RunError: another process writes to `out`.
+        MissingExtraError: `ray`, and Ray is not installed; or a parquet file, and pyarrow is not.
     """
     shards = find_shards(source)
     if shards is None:

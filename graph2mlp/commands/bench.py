@@ -65,13 +65,7 @@ def bench(
         if not bundles:
             raise typer.BadParameter("name a bundle, or two files with --compare")
         batches, serve = _scenarios(scenario, sizes(batch))
-        run: Any = None
-        if against is not None:
-            require("torch", extra="distill", purpose="graph2mlp bench --against")
-            from graph2mlp.run import open_run
-
-            code = teacher_module or (str(teacher_weights.resolve()) if teacher_weights else "")
-            run = open_run(against, allowed_code=code)
+        run = _open(against, teacher_module, teacher_weights)
         how: dict[str, Any] = {"batches": batches, "threads": threads, "seconds": seconds, "cold_starts": cold_starts}
         how["slo_p99_us"] = slo_p99_us if serve else None
         found = bench_bundles(bundles, against=run, **how)
@@ -81,13 +75,29 @@ def bench(
         if csv is not None:
             write_bench_csv(csv, found, bundle=where)
         if html is not None:
-            from graph2mlp.report import write_bench_report
-
-            with TemporaryDirectory() as folder:  # a page is made from files, so that it can be made again
-                write_bench_json(Path(folder) / "bench.json", found, bundle=where, settings=how)
-                write_bench_report(html, [Path(folder) / "bench.json"])
+            _write_page(html, found, bundle=where, settings=how)
         for one in bench_tables(found):
             show(one)
+
+
+def _open(run: Path | None, teacher_module: str | None, teacher_weights: Path | None) -> Any:
+    """The run of --against; None without one."""
+    if run is None:
+        return None
+    require("torch", extra="distill", purpose="graph2mlp bench --against")
+    from graph2mlp.run import open_run
+
+    code = teacher_module or (str(teacher_weights.resolve()) if teacher_weights else "")
+    return open_run(run, allowed_code=code)
+
+
+def _write_page(page: Path, found: Any, **about: Any) -> None:
+    from graph2mlp.latency.rows import write_bench_json
+    from graph2mlp.report import write_bench_report
+
+    with TemporaryDirectory() as folder:  # a page is made from files, so that it can be made again
+        write_bench_json(Path(folder) / "bench.json", found, **about)
+        write_bench_report(page, [Path(folder) / "bench.json"])
 
 
 def _scenarios(text: str, sizes: list[int]) -> tuple[list[int], bool]:

@@ -25,6 +25,9 @@ def one_line_errors(resume: Path | None = None, *, again: str = "") -> Iterator[
         hint = f" Then go on with the same command and --resume (in {resume})." if full else ""
         typer.echo(f"error: {error}{hint}", err=True)
         raise typer.Exit(1) from None
+    except MemoryError as error:  # outside any stage that could say more
+        typer.echo(f"error: out of memory ({error or 'nothing more is known'}). Give it more.", err=True)
+        raise typer.Exit(1) from None
     except BrokenPipeError:  # `| head` has seen enough
         sys.stderr.close()
         raise typer.Exit(0) from None

@@ -59,6 +59,7 @@ class GraphData:
             object.__setattr__(self, "node_ids", torch.arange(self.num_nodes))
         self._check_features()
         self._check_edges()
+        self._check_weights()
         self._check_labels()
         if self.names is not None and self.names.shape != (self.num_nodes,):
             self._fail(f"there must be one name for each of {self.num_nodes} nodes, got shape {self.names.shape}.")
@@ -223,6 +224,8 @@ class GraphData:
         if edges.numel() and (int(edges.min()) < 0 or int(edges.max()) >= self.num_nodes):
             bad = int(edges[(edges < 0) | (edges >= self.num_nodes)][0])
             self._fail(f"an edge names node {bad}, but nodes run from 0 to {self.num_nodes - 1}.")
+
+    def _check_weights(self) -> None:
         weight = self.edge_weight
         if weight is None:
             return

@@ -107,11 +107,8 @@ class TeacherServer:
                 relabel_nodes=True,
                 num_nodes=self._graph.num_nodes,
             )
-            if self._is_csr:
-                assert weights is not None
-                adjacency = _csr(torch.bincount(edges[1], minlength=len(nodes)), edges[0], weights[used])
-            else:
-                adjacency = as_stored(edges, len(nodes), None if weights is None else weights[used])
+            counts = torch.bincount(edges[1], minlength=len(nodes))  # the edges are sorted by target
+            adjacency = self._form(counts, edges[0], None if weights is None else weights[used])
             return self._ask(nodes, adjacency)[wanted]
 
     def _ask(self, nodes: Tensor, adjacency: Tensor) -> Tensor:
@@ -184,15 +181,18 @@ class TeacherServer:
 
     def _cut(self, part: _Part) -> Tensor:
         """The part's adjacency, in the form the teacher takes."""
-        size, columns = len(part.nodes), torch.from_numpy(part.columns)
         weights = None if self._weights is None else self._weights[part.edges]
-        if not self._is_csr:
-            edges = torch.stack([columns, torch.from_numpy(np.arange(size).repeat(part.counts))])
-            return as_stored(edges, size, None if weights is None else torch.from_numpy(weights))
-        assert weights is not None
-        if part.scale is not None:
+        if self._is_csr and weights is not None and part.scale is not None:
             weights = weights * part.scale.reshape(-1, *[1] * (weights.ndim - 1))
-        return _csr(torch.from_numpy(part.counts), columns, torch.from_numpy(weights))
+        given = None if weights is None else torch.from_numpy(weights)
+        return self._form(torch.from_numpy(part.counts), torch.from_numpy(part.columns), given)
+
+    def _form(self, counts: Tensor, columns: Tensor, weights: Tensor | None) -> Tensor:
+        """In-edges, `counts [n]` of each node, from `columns [e]`, in the form the teacher's own `adjacency` has."""
+        if self._is_csr and weights is not None:  # a CSR matrix always has values
+            return _csr(counts, columns, weights)
+        edges = torch.stack([columns, torch.repeat_interleave(torch.arange(len(counts)), counts)])
+        return as_stored(edges, len(counts), weights)
 
 
 def as_stored(edge_index: Tensor, num_nodes: int, weight: Tensor | None) -> Tensor:
