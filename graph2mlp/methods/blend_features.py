@@ -24,7 +24,7 @@ class BlendFeatures(Blend):
     inference: ClassVar[str] = "The node's own features. No edges, no stored arrays."
     reads_structure: ClassVar[bool] = False
     defaults: ClassVar[Settings] = {
-        "teacher": {"name": "appnp+gcn+sage"},
+        "teacher": {"name": "appnp+gcn+sage", "frequencies": "observed"},
         "student": {"input_dropout": 0.2},
         "train": {"burn_in": 20, "average": 8.0, "teach_val": "known"},
     }

@@ -70,7 +70,7 @@ def obtain_teacher(
     further ones have seeds of their own.
     """
     configs = config.members()
-    if len(configs) == 1:
+    if len(configs) == 1 and config.frequencies == "labelled":
         return _obtain_single(graph, config, seed, log, checkpoints)
     members = []
     for number, one in enumerate(configs):
@@ -82,8 +82,11 @@ def obtain_teacher(
         folder = checkpoints / label if checkpoints else None
         members.append(_obtain_single(graph, one, stage_seed(seed, label), _labelled(log, label), folder))
     model, val_nodes = Ensemble([one.model for one in members]), graph.split.val
+    said = [one.knowledge.logits for one in members]
     if config.calibrate:
-        model.calibrate([one.knowledge.logits[val_nodes] for one in members], graph.y[val_nodes])
+        model.calibrate([logits[val_nodes] for logits in said], graph.y[val_nodes])
+    if config.frequencies == "observed":
+        model.count_classes(said, graph.y, val_nodes, torch.cat([graph.split.train, val_nodes]))
     knowledge = extract_knowledge(model, graph, name=config.name)
     val = graph.targets.score(knowledge.logits[val_nodes], graph.y[val_nodes])
     known = [one.cpu_seconds for one in members if one.cpu_seconds is not None]
@@ -149,7 +152,10 @@ def load_teacher(path: Path, graph: GraphData) -> Teacher:
             shape, ids = (graph.num_features, graph.num_classes), graph.observed_ids()
             members = [build_teacher(*shape, config, node_ids=ids, targets=graph.targets) for config in configs]
         model = Ensemble(members) if isinstance(about, list) else members[0]
-        model.load_state_dict(load_file(path))
+        state = load_file(path)
+        if isinstance(model, Ensemble):  # files made before there were any have neither
+            state = {"scale": model.scale, "shift": model.shift} | state
+        model.load_state_dict(state)
     except (OSError, SafetensorError, LookupError, TypeError, ValueError, RuntimeError, ConfigError) as error:
         reason = str(error).splitlines()[0]
         raise KnowledgeError(

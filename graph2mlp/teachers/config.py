@@ -60,6 +60,9 @@ class TeacherConfig:
     """Epochs at the start that are never kept: an untrained teacher may validate well by luck."""
     calibrate: bool = True
     """Ensembles: fit each member's temperature and weight on the validation nodes; false is the plain mean."""
+    frequencies: Literal["labelled", "observed"] = "labelled"
+    """Class frequencies the answers assume: as among the labelled nodes, or as estimated among all observed ones, which
+    differ where labels were drawn class by class (built-in teachers; one class per node)."""
     module: str = ""
     """Your own teacher in place of a built-in one: MODULE:NAME of a module or of what builds it (--teacher-module)."""
     weights: str = ""
@@ -117,7 +120,7 @@ class TeacherConfig:
 
     def training_settings(self) -> dict[str, Any]:
         """What a built-in teacher's weights depend on; so little that a teacher is not trained again without need."""
-        others = {"module", "weights", "hidden_layers", "hops", "force", "calibrate"}
+        others = {"module", "weights", "hidden_layers", "hops", "force", "calibrate", "frequencies"}
         others |= set() if self.name == "gcn_se" else {"se_reg", "se_layers"}
         return {name: value for name, value in asdict(self).items() if name not in others}
 

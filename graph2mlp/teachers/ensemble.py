@@ -1,4 +1,4 @@
-"""Several teachers that answer as one: a weighted mean of their answers, of classes calibrated ones."""
+"""One or several teachers that answer as one: a weighted mean of their answers, of classes calibrated ones."""
 
 from __future__ import annotations
 
@@ -14,17 +14,22 @@ from graph2mlp.data.features import Features
 from graph2mlp.data.graph import GraphData
 from graph2mlp.data.neighbours import csr_neighbours
 from graph2mlp.tasks import CLASSIFICATION
+from graph2mlp.teachers.frequencies import frequency_shift
 from graph2mlp.teachers.models import Teacher
 from graph2mlp.teachers.stacking import fit_sharpness, fit_weights
 
 __all__ = ["Ensemble"]
 
+_ROWS = 100_000
+"""Nodes whose answers are joined at once."""
+
 
 class Ensemble(Teacher):
-    """`logits = log(sum_m w_m softmax(b_m logits_m))`, so that their softmax is a mean of the members' probabilities.
+    """`logits = s log(sum_m w_m softmax(b_m logits_m)) + d`, without s and d a mean of the members' probabilities.
 
-    The inverse temperatures `b_m` and weights `w_m` are 1 and 1 / M until `calibrate` fits them on validation nodes.
-    Labels and quantities are a plain mean, of probabilities or of the quantities themselves.
+    The inverse temperatures `b_m` and weights `w_m` are 1 and 1 / M until `calibrate` fits them on validation nodes,
+    the scale `s` and the shift `d [C]` are 1 and 0 until `count_classes` does. Labels and quantities are a plain mean,
+    of probabilities or of the quantities themselves.
 
     `hidden` is one layer: the members' last hidden layers, each row scaled to length 1, side by side. The cosine of two
     such rows is therefore the mean of the members' cosines, whatever the widths and scales of their layers, and the
@@ -35,6 +40,8 @@ class Ensemble(Teacher):
 
     sharpness: Tensor
     weights: Tensor
+    scale: Tensor
+    shift: Tensor
 
     def __init__(self, members: Sequence[Teacher]) -> None:
         first, joined = members[0], "+".join(member.config.name for member in members)
@@ -42,6 +49,8 @@ class Ensemble(Teacher):
         self.members = nn.ModuleList(members)
         self.register_buffer("sharpness", torch.ones(len(members)))
         self.register_buffer("weights", torch.full((len(members),), 1 / len(members)))
+        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("shift", torch.zeros(first.widths[-1]))
         self.hops = max(member.hops for member in members)
         self.targets = first.targets  # the members' answers are in the user's units already
 
@@ -73,7 +82,7 @@ class Ensemble(Teacher):
 
     def combine(self, logits: Sequence[Tensor]) -> Tensor:
         """The common logits `[n, C]` of the members' `logits`, each `[n, C]`."""
-        return self.targets.mean(self._sharpened(logits), self.weights)
+        return self.scale * self.targets.mean(self._sharpened(logits), self.weights) + self.shift
 
     @torch.no_grad()
     def calibrate(self, logits: Sequence[Tensor], y: Tensor) -> None:
@@ -83,6 +92,19 @@ class Ensemble(Teacher):
         self.sharpness.copy_(torch.tensor([fit_sharpness(one, y) for one in logits]))
         truth = F.softmax(self._sharpened(logits), dim=2).gather(2, y.expand(len(logits), -1).unsqueeze(2))
         self.weights.copy_(fit_weights(truth.squeeze(2)))
+
+    @torch.no_grad()
+    def count_classes(self, logits: Sequence[Tensor], y: Tensor, val: Tensor, labelled: Tensor) -> None:
+        """Assume classes as frequent as they are among all nodes, not among those with labels (`frequency_shift`).
+
+        The members' `logits`, each `[N, C]`, classes `y [N]` at the nodes `labelled`, and among them the nodes `val`.
+        """
+        if self.targets.task is not CLASSIFICATION:
+            return
+        parts = zip(*(torch.split(one, _ROWS) for one in logits), strict=True)
+        scale, shift = frequency_shift(torch.cat([self.combine(part) for part in parts]), y, val, labelled)
+        self.scale.fill_(scale)
+        self.shift.copy_(shift)
 
     def _sharpened(self, logits: Sequence[Tensor]) -> Tensor:
         return self.sharpness.view(-1, 1, 1) * torch.stack(list(logits))
