@@ -20,6 +20,8 @@ PARTS = {
 }
 _LIKELY = 0.05
 _WIDTHS = 1.96
+_MOVED = 0.05
+"""Share of the nodes whose class frequencies must have changed before it is worth a sentence."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ def run_advice(result: Mapping[str, Any], parts: Mapping[str, Any]) -> list[str]
             told[name] = Gap(student[name] - teacher[name], sure)
         if name in student and name in result["mlp"]:
             mlp[name] = _two_shares(student[name], result["mlp"][name], part["nodes"])
-    return advise(told, mlp, result.get("fcr"), plain=result["method"] == "mlp")
+    lines = advise(told, mlp, result.get("fcr"), plain=result["method"] == "mlp")
+    return [*_frequencies(result), *lines]
 
 
 def _differences(result: Mapping[str, Any]) -> list[str]:
@@ -87,7 +90,7 @@ def seeds_advice(runs: Sequence[Mapping[str, Any]]) -> list[str]:
                 gaps[name] = Gap(fmean(apart), sure)
     ratios = [run["fcr"]["percent"] for run in runs if (run.get("fcr") or {}).get("percent") is not None]
     fcr = {"percent": fmean(ratios)} if ratios else runs[0].get("fcr")
-    return advise(told, mlp, fcr, plain=runs[0]["method"] == "mlp")
+    return [*_frequencies(runs[0]), *advise(told, mlp, fcr, plain=runs[0]["method"] == "mlp")]
 
 
 def advise(teacher: Gaps, mlp: Gaps, fcr: Mapping[str, Any] | None, *, plain: bool = False) -> list[str]:
@@ -101,6 +104,18 @@ def advise(teacher: Gaps, mlp: Gaps, fcr: Mapping[str, Any] | None, *, plain: bo
     lines += _features(fcr)
     lines.append(_decision(teacher, mlp))
     return lines
+
+
+def _frequencies(result: Mapping[str, Any]) -> list[str]:
+    """Where labels were drawn otherwise than nodes are, what the answers assume of it."""
+    found = (result["teacher"] or {}).get("frequencies")
+    if not found or found["moved"] < _MOVED:
+        return []
+    return [
+        f"Of all observed nodes {100 * found['observed']:.0f} % are estimated to be of class '{found['class']}', of "
+        f"the labelled ones {100 * found['labelled']:.0f} %. Answers assume the former, so more nodes are right; where "
+        "each class counts alike, set teacher.frequencies=labelled."
+    ]
 
 
 def _two_shares(a: float, b: float, nodes: int) -> Gap:

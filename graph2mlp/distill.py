@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
+import torch
+
 from graph2mlp.atomic import write_json
 from graph2mlp.config import RunConfig
 from graph2mlp.console import Reporter
@@ -29,8 +31,9 @@ from graph2mlp.run_inputs import Inputs, check_same_inputs, read_inputs
 from graph2mlp.structure import encode_structure
 from graph2mlp.structure.table import StructureTable
 from graph2mlp.students.base import Student, StudentSpec
-from graph2mlp.teachers.cache import obtain_teacher, save_teacher
+from graph2mlp.teachers.cache import TrainedTeacher, obtain_teacher, save_teacher
 from graph2mlp.teachers.ensemble import Ensemble
+from graph2mlp.teachers.frequencies import largest_move
 from graph2mlp.teachers.knowledge import TeacherKnowledge
 from graph2mlp.teachers.load_own import save_own_teacher
 from graph2mlp.teachers.models import Teacher
@@ -196,8 +199,13 @@ def _teach(config: RunConfig, inputs: Inputs, out: Path, journal: Journal, repor
         trained = obtain_teacher(observed, config.teacher, seed=config.seed, log=log, checkpoints=out / "checkpoint")
     trained.knowledge.save(out / "knowledge" / f"{config.teacher.name}.safetensors")
     save_teacher(trained.model, out / "teacher.safetensors")
+    cost = Cost(trained.seconds, trained.cpu_seconds)
+    return _Teaching((trained.knowledge.aligned(observed),), _about_trained(trained, graph), cost, trained.model)
+
+
+def _about_trained(trained: TrainedTeacher, graph: GraphData) -> dict[str, Any]:
     summary: dict[str, Any] = {
-        "name": config.teacher.name,
+        "name": trained.knowledge.name,
         "parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
         "val": trained.val,
         "cached": trained.cached,
@@ -207,8 +215,11 @@ def _teach(config: RunConfig, inputs: Inputs, out: Path, journal: Journal, repor
         weights = cast(Ensemble, trained.model).weights.tolist()
         members = zip(trained.members, weights, strict=True)
         summary["members"] = [{"name": one.knowledge.name, "val": one.val, "weight": w} for one, w in members]
-    cost = Cost(trained.seconds, trained.cpu_seconds)
-    return _Teaching((trained.knowledge.aligned(observed),), summary, cost, trained.model)
+    if trained.val_as_labelled is not None:
+        labels = graph.y[torch.cat([graph.split.train, graph.split.val])]
+        summary["val_as_labelled"] = trained.val_as_labelled
+        summary["frequencies"] = largest_move(trained.knowledge.logits, labels, graph.class_names)
+    return summary
 
 
 def _taught_by_own(config: RunConfig, inputs: Inputs, teacher: OwnTeacher, out: Path) -> _Teaching:

@@ -126,8 +126,8 @@ def _fcr(made: Finished) -> dict[str, Any] | None:
         return None
     observed = made.graph.observed()
     val = observed.split.val
-    compared = {
-        "gnn": float(made.teacher["val"]),
+    compared = {  # all three with the class frequencies of the labelled nodes
+        "gnn": float(made.teacher.get("val_as_labelled", made.teacher["val"])),
         "mlp": made.val(made.control, None),
         "propagation": observed.targets.score(label_propagation(observed)[val], observed.y[val]),
     }

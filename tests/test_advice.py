@@ -86,6 +86,20 @@ def test_seeds_are_compared_one_by_one() -> None:
     assert "(may be chance)" in seeds_advice(mixed)[0]
 
 
+def test_other_frequencies_are_named_where_they_matter() -> None:
+    """Who counts classes alike must learn that answers do not; where little changed there is nothing to say."""
+    found = {"class": "Laptops", "labelled": 0.1, "observed": 0.372, "moved": 0.3}
+    moved = run_advice(_result(teacher={"test": 0.8, "frequencies": found}), {"test": _part(500, 30, 20)})
+    assert "37 % are estimated to be of class 'Laptops', of the labelled ones 10 %" in moved[0]
+    assert "teacher.frequencies=labelled" in moved[0]
+    several = seeds_advice([_result(teacher={"test": 0.8, "frequencies": found})] * 3)
+    assert several[0] == moved[0]
+    little = run_advice(
+        _result(teacher={"test": 0.8, "frequencies": found | {"moved": 0.04}}), {"test": _part(9, 3, 2)}
+    )
+    assert "Laptops" not in " ".join(little)
+
+
 def test_a_run_ends_with_its_advice(tmp_path: Path) -> None:
     """What is printed is what the run folder and the page hold; a plain MLP has nothing to be compared with."""
     file = save_npz(community_graph(), tmp_path / "tiny.npz")

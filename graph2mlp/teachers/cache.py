@@ -20,6 +20,7 @@ from graph2mlp.atomic import sweep, write_json
 from graph2mlp.data.graph import GraphData
 from graph2mlp.errors import ConfigError, KnowledgeError, RunError
 from graph2mlp.lock import LOCK, hold
+from graph2mlp.tasks import CLASSIFICATION
 from graph2mlp.teachers.config import TeacherConfig
 from graph2mlp.teachers.ensemble import Ensemble
 from graph2mlp.teachers.extract import extract_knowledge, weights_fingerprint
@@ -49,6 +50,8 @@ class TrainedTeacher:
     cached: bool
     members: tuple[TrainedTeacher, ...] = ()
     """The teachers of an ensemble; it counts as cached when all of them are."""
+    val_as_labelled: float | None = None
+    """How it validated before its answers assumed the class frequencies of all observed nodes; None if they do not."""
 
 
 def cache_folder() -> Path:
@@ -70,7 +73,8 @@ def obtain_teacher(
     further ones have seeds of their own.
     """
     configs = config.members()
-    if len(configs) == 1 and config.frequencies == "labelled":
+    count = config.frequencies == "observed" and graph.task is CLASSIFICATION
+    if len(configs) == 1 and not count:
         return _obtain_single(graph, config, seed, log, checkpoints)
     members = []
     for number, one in enumerate(configs):
@@ -85,7 +89,10 @@ def obtain_teacher(
     said = [one.knowledge.logits for one in members]
     if config.calibrate:
         model.calibrate([logits[val_nodes] for logits in said], graph.y[val_nodes])
-    if config.frequencies == "observed":
+    before = None
+    if count:
+        joined = model.combine([logits[val_nodes] for logits in said])
+        before = graph.targets.score(joined, graph.y[val_nodes])
         model.count_classes(said, graph.y, val_nodes, torch.cat([graph.split.train, val_nodes]))
     knowledge = extract_knowledge(model, graph, name=config.name)
     val = graph.targets.score(knowledge.logits[val_nodes], graph.y[val_nodes])
@@ -98,6 +105,7 @@ def obtain_teacher(
         cpu_seconds=sum(known) if len(known) == len(members) else None,
         cached=all(one.cached for one in members),
         members=tuple(members),
+        val_as_labelled=before,
     )
 
 

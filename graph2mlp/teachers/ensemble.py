@@ -99,8 +99,6 @@ class Ensemble(Teacher):
 
         The members' `logits`, each `[N, C]`, classes `y [N]` at the nodes `labelled`, and among them the nodes `val`.
         """
-        if self.targets.task is not CLASSIFICATION:
-            return
         parts = zip(*(torch.split(one, _ROWS) for one in logits), strict=True)
         scale, shift = frequency_shift(torch.cat([self.combine(part) for part in parts]), y, val, labelled)
         self.scale.fill_(scale)

@@ -6,11 +6,14 @@ another. A teacher trained on them answers as if all classes were equally freque
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["class_frequencies", "fit_bias", "frequency_shift"]
+__all__ = ["class_frequencies", "fit_bias", "frequency_shift", "largest_move"]
 
 RIDGE = 0.03
 """Weight of the squares of the biases and of the distance of the scale from 1: thirty nodes of a class prove little.
@@ -85,6 +88,19 @@ def class_frequencies(probabilities: Tensor, assumed: Tensor, y: Tensor, labelle
         if float((found - before).abs().max()) < _TOLERANCE:
             break
     return found
+
+
+def largest_move(logits: Tensor, labels: Tensor, names: Sequence[str]) -> dict[str, Any]:
+    """The class whose frequency changed most from the `labels [n]` to all nodes, and the change of all of them.
+
+    Logits `[N, C]` of a teacher that assumes the frequencies of all nodes: its mean answer is these frequencies.
+    `moved` is half the sum of the differences, 0 to 1.
+    """
+    observed = F.softmax(logits, dim=1).mean(0)
+    labelled = torch.bincount(labels, minlength=len(observed)) / len(labels)
+    one = int((observed - labelled).abs().argmax())
+    about = {"labelled": float(labelled[one]), "observed": float(observed[one])}
+    return {"class": names[one], **about, "moved": float((observed - labelled).abs().sum() / 2)}
 
 
 def _smoothed(counts: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from graph2mlp.teachers.cache import load_teacher, obtain_teacher, save_teacher
 from graph2mlp.teachers.config import TeacherConfig
 from graph2mlp.teachers.ensemble import Ensemble
 from graph2mlp.teachers.extract import answer_all
-from graph2mlp.teachers.frequencies import RIDGE, class_frequencies, fit_bias, frequency_shift
+from graph2mlp.teachers.frequencies import RIDGE, class_frequencies, fit_bias, frequency_shift, largest_move
 
 CONFIG = TeacherConfig(hidden=8, epochs=4, burn_in=0, steps=3)
 TRUE = torch.tensor([0.6, 0.25, 0.1, 0.05])
@@ -124,6 +124,15 @@ def test_answers_improve_where_labels_were_drawn_class_by_class() -> None:
     assert best - after < 0.02
 
 
+def test_the_class_that_changed_most_is_named() -> None:
+    logits = torch.tensor([0.7, 0.2, 0.1]).log().expand(50, 3)
+    found = largest_move(logits, torch.tensor([0, 1, 2, 2]), ["a", "b", "c"])
+    assert found["class"] == "a"
+    assert found["labelled"] == pytest.approx(0.25)
+    assert found["observed"] == pytest.approx(0.7)
+    assert found["moved"] == pytest.approx(0.45)
+
+
 @pytest.mark.parametrize("name", ["gcn", "gcn+appnp"])
 def test_the_setting_changes_the_answer_alone(graph: GraphData, name: str, tmp_path: Path) -> None:
     """No member is trained again; one teacher works like several; a kept teacher answers as it did."""
@@ -136,7 +145,10 @@ def test_the_setting_changes_the_answer_alone(graph: GraphData, name: str, tmp_p
     save_teacher(told.model, tmp_path / "teacher.safetensors")
     kept = load_teacher(tmp_path / "teacher.safetensors", graph)
     torch.testing.assert_close(answer_all(kept, graph)[0], told.knowledge.logits)
-    # At the solution, the mean answer is the frequency it assumes.
+    before = first.knowledge.logits if name != "gcn" else None
+    if before is not None:
+        want_before = graph.targets.score(before[graph.split.val], graph.y[graph.split.val])
+        assert told.val_as_labelled == pytest.approx(want_before)
     scale, shift = told.model.scale, told.model.shift
     raw = (told.knowledge.logits - shift) / scale
     labelled = torch.cat([graph.split.train, graph.split.val])
