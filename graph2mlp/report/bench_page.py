@@ -112,7 +112,7 @@ def _cost(row: Row, *, several: bool) -> Cost:
     }
     name = str(row["what"])
     if several and row["bundle"]:
-        name = f"{PurePath(str(row['bundle'])).name}: {name}"
+        name = f"{PurePath(str(row['bundle'])).name}: {name.removeprefix('bundle ')}"  # said by the file's name
     return Cost(role(row), name, ranks, row.get("ratio"), row.get("accuracy"), bool(row.get("noisy")))
 
 
