@@ -18,6 +18,7 @@ Row = Mapping[str, str]
 _BASELINE = ("glnn", "sage")
 _NAMES = {"test": "transductive"} | {part: f"production, `{part}`" for part in ("tran", "ind", "prod", "cold")}
 _COLUMNS = {"test": "transductive", "ind": "`ind`", "cold": "`cold`"}
+_LABELLED = "teacher.frequencies=labelled"
 _NOISE = ("0.0", "0.1", "0.2", "0.3", "0.5", "0.8", "1.0")
 
 
@@ -83,6 +84,24 @@ def ablation_table() -> str:
     return markdown(["changed", "seeds", "validation", "test", "CPU s"], lines)
 
 
+def frequencies_table() -> str:
+    """`blend` with the class frequencies of the labelled nodes and with those of all, seed by seed."""
+    recipe = ("blend", "appnp+gcn+sage")
+    rows = [row for row in _accuracy() if (row["method"], row["teacher"]) == recipe]
+    names = {_LABELLED: "", "": "observed"}  # what is compared, and what it is compared with
+    entries = compare([row | {"settings": names[row["settings"]]} for row in rows if row["settings"] in names], recipe)
+    before = {(entry.graph, entry.part): entry for entry in entries if not entry.settings}
+    lines = []
+    for entry in entries:
+        if entry.settings and (old := before.get((entry.graph, entry.part))):
+            figures = [
+                spread(one.rows, f"{who}_{entry.part}") for who in ("teacher", "student") for one in (old, entry)
+            ]
+            lines.append([entry.graph, _NAMES[entry.part], *figures, str(entry.baseline)])
+    who = [f"{who}, {how}" for who in ("teacher", "student") for how in ("labelled", "observed")]
+    return markdown(["graph", "setting", *who, "student, difference"], lines)
+
+
 def noise_table() -> str:
     """Accuracy at growing noise: student, teacher and plain MLP of each run."""
     header = ["graph", "asked", "method", "who", "regime", "size", "seeds", *(f"a = {level}" for level in _NOISE)]
@@ -110,6 +129,7 @@ def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "accuracy": compact_table,
     "ablation": ablation_table,
+    "frequencies": frequencies_table,
     "every accuracy": full_table,
     "paired": paired_table,
     "noise": noise_table,

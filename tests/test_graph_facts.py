@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from graph2mlp.data.graph import GraphData
+from graph2mlp.data.splits import Split
 from graph2mlp.graph_facts import advice, fact_rows, graph_facts
 from tests.cli import invoke
 from tests.graphs import NODES, community_graph
@@ -79,6 +80,9 @@ def test_advice_follows_the_figures() -> None:
     assert "1 features have one value" in _advice(replace(good, x=x))
     split = replace(good.split, train=good.split.train[good.y[good.split.train] != 2])
     assert "without a training node (c)" in _advice(replace(good, split=split))
+    for nodes, told in ((18, True), (19, False), (12, False)):  # six of each class; one more of one; four
+        split = Split(train=torch.arange(nodes), val=torch.arange(20, 30), test=torch.arange(30, NODES))
+        assert ("teacher.frequencies" in _advice(replace(good, split=split))) is told
 
 
 def test_inspect_prints_facts_and_advice(tmp_path: Path) -> None:
