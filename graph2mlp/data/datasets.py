@@ -13,9 +13,10 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from graph2mlp.atomic import atomic_path
 from graph2mlp.data.digits import digits
@@ -23,10 +24,10 @@ from graph2mlp.data.folder import read_folder
 from graph2mlp.data.graph import GraphData
 from graph2mlp.data.heterophilous import geom_gcn_files, read_geom_gcn, read_platonov
 from graph2mlp.data.label_arrays import AUTO
-from graph2mlp.data.npz import read_graph, read_raw
+from graph2mlp.data.npz import RawGraph, read_graph, read_raw
 from graph2mlp.data.ogb import download_ogb, read_ogb
 from graph2mlp.data.planetoid import read_planetoid
-from graph2mlp.data.splits import per_class_split, random_split
+from graph2mlp.data.splits import Split, per_class_split, random_split
 from graph2mlp.data.twitch import COUNTRIES, read_twitch
 from graph2mlp.errors import DataError, suggest
 from graph2mlp.tasks import CLASSIFICATION
@@ -89,52 +90,17 @@ def load_graph(
     Raises:
         DataError: the name is unknown, or raw files are missing and cannot be downloaded.
     """
-    path = Path(name)
-    if name not in dataset_names() and is_graph_path(name):
-        return _load_path(path, seed, undirected=undirected, task=task)
-    if name in dataset_names() and task not in (AUTO, CLASSIFICATION.name):
+    if name not in dataset_names():
+        if is_graph_path(name):
+            return _load_path(Path(name), seed, undirected=undirected, task=task)
+        raise DataError(f"Unknown graph '{name}'. {suggest(name, dataset_names())}")
+    if task not in (AUTO, CLASSIFICATION.name):
         raise DataError(f"The nodes of '{name}' have classes, so the task is classification (got --task {task}).")
     if name == "digits":
         return digits(seed)
-    if name not in dataset_names():
-        raise DataError(f"Unknown graph '{name}'. {suggest(name, dataset_names())}")
     family, _, short = name.partition(":")
-    base = data_root(root)
-    if family in ("actor", "webkb"):
-        folder, short = (
-            (base / "WebKB" / short.lower() / "raw", short.lower()) if short else (base / "Actor/raw", "film")
-        )
-        for part, below in geom_gcn_files(short, seed).items():
-            _ensure_file(f"{_GEOM_GCN}/{below}", folder / part, download)
-        raw, split = read_geom_gcn(folder, short, seed)
-        return raw.graph(name, split)
-    if family == "heterophilous":
-        file = base / "heterophilous" / f"{short}_filtered.npz"
-        _ensure_file(f"{_PLATONOV}/{file.name}", file, download)
-        raw, split = read_platonov(file, seed)
-        return raw.graph(name, split)
-    if family == "twitch":
-        file = base / "Twitch" / short / "raw" / f"{short}.npz"
-        _ensure_file(f"{_TWITCH}/{file.name}", file, download)
-        raw = read_twitch(file)
-        return raw.graph(name, random_split(len(raw.labels), seed))
-    if family == "planetoid":
-        folder = base / "Planetoid" / short / "raw"
-        _ensure(folder / f"ind.{short.lower()}.graph", lambda: _download_planetoid(folder, short), download)
-        raw, split = read_planetoid(folder, short.lower())
-        return raw.graph(name, split)
-    if family == "ogbn":
-        folder = base / f"ogbn_{short}"
-        _ensure(folder / "raw" / "edge.csv.gz", lambda: download_ogb(folder), download)
-        raw, split = read_ogb(folder)
-        return raw.graph(name, split)
-    below, source = {"cpf": _CPF, "amazon": _AMAZON, "coauthor": _COAUTHOR}[family][short]
-    file = base / below
-    _ensure_file(f"{_GNN_BENCHMARK}/{source}", file, download)
-    raw = read_raw(file).undirected()
-    if family == "cpf":
-        raw = raw.largest_component()
-    return raw.graph(name, per_class_split(raw.labels, seed))
+    raw, split = _READERS[family](_Source(data_root(root), download), short, seed)
+    return raw.graph(name, split)
 
 
 def is_graph_path(name: str) -> bool:
@@ -159,21 +125,80 @@ def _load_path(path: Path, seed: int, **how: Any) -> GraphData:
     )
 
 
-def _ensure(file: Path, fetch: Callable[[], None], download: bool) -> None:
-    if file.exists():
-        return
-    where = f"Looked for {file}. Set --root or GRAPH2MLP_DATA to the folder that holds the raw files."
-    if not download:
-        raise DataError(f"Raw files are missing. {where}")
-    try:
-        fetch()
-    except (OSError, ValueError) as error:  # no network, refused, or not writable
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"Raw files are missing and could not be downloaded ({reason}). {where}") from None
+@dataclass(frozen=True)
+class _Source:
+    """The folder `base` of raw files, and whether what it lacks may be downloaded."""
+
+    base: Path
+    download: bool
+
+    def ensure(self, file: Path, fetch: Callable[[], None]) -> None:
+        """Make sure of `file`, by `fetch` where it is missing."""
+        if file.exists():
+            return
+        where = f"Looked for {file}. Set --root or GRAPH2MLP_DATA to the folder that holds the raw files."
+        if not self.download:
+            raise DataError(f"Raw files are missing. {where}")
+        try:
+            fetch()
+        except (OSError, ValueError) as error:  # no network, refused, or not writable
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise DataError(f"Raw files are missing and could not be downloaded ({reason}). {where}") from None
+
+    def file(self, below: str, url: str) -> Path:
+        """The file at `below`, which comes from `url`."""
+        file = self.base / below
+        self.ensure(file, lambda: _download_file(url, file))
+        return file
 
 
-def _ensure_file(url: str, file: Path, download: bool) -> None:
-    _ensure(file, lambda: _download_file(url, file), download)
+def _geom_gcn(folder: str, name: str, source: _Source, seed: int) -> tuple[RawGraph, Split]:
+    for part, below in geom_gcn_files(name, seed).items():
+        source.file(f"{folder}/{part}", f"{_GEOM_GCN}/{below}")
+    return read_geom_gcn(source.base / folder, name, seed)
+
+
+def _actor(source: _Source, short: str, seed: int) -> tuple[RawGraph, Split]:
+    return _geom_gcn("Actor/raw", "film", source, seed)
+
+
+def _webkb(source: _Source, short: str, seed: int) -> tuple[RawGraph, Split]:
+    return _geom_gcn(f"WebKB/{short.lower()}/raw", short.lower(), source, seed)
+
+
+def _heterophilous(source: _Source, short: str, seed: int) -> tuple[RawGraph, Split]:
+    name = f"{short}_filtered.npz"
+    return read_platonov(source.file(f"heterophilous/{name}", f"{_PLATONOV}/{name}"), seed)
+
+
+def _twitch(source: _Source, short: str, seed: int) -> tuple[RawGraph, Split]:
+    name = f"{short}.npz"
+    raw = read_twitch(source.file(f"Twitch/{short}/raw/{name}", f"{_TWITCH}/{name}"))
+    return raw, random_split(len(raw.labels), seed)
+
+
+def _planetoid(source: _Source, short: str, seed: int) -> tuple[RawGraph, Split]:
+    folder = source.base / "Planetoid" / short / "raw"
+    source.ensure(folder / f"ind.{short.lower()}.graph", lambda: _download_planetoid(folder, short))
+    return read_planetoid(folder, short.lower())
+
+
+def _ogbn(source: _Source, short: str, seed: int) -> tuple[RawGraph, Split]:
+    folder = source.base / f"ogbn_{short}"
+    source.ensure(folder / "raw" / "edge.csv.gz", lambda: download_ogb(folder))
+    return read_ogb(folder)
+
+
+def _benchmark(names: Mapping[str, tuple[str, str]], *, connected: bool = False) -> _Reader:
+    """Graphs of the GNN benchmark of Shchur et al.; `connected` keeps the largest component, as CPF does."""
+
+    def read(source: _Source, short: str, seed: int) -> tuple[RawGraph, Split]:
+        below, name = names[short]
+        raw = read_raw(source.file(below, f"{_GNN_BENCHMARK}/{name}")).undirected()
+        raw = raw.largest_component() if connected else raw
+        return raw, per_class_split(raw.labels, seed)
+
+    return read
 
 
 def _download_planetoid(folder: Path, name: str) -> None:
@@ -192,3 +217,18 @@ def _download_file(url: str, file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(file) as temporary:
             shutil.copyfile(Path(folder) / file.name, temporary)
+
+
+_Reader: TypeAlias = Callable[[_Source, str, int], tuple[RawGraph, Split]]
+"""Where raw files are, the name within the family, and the seed of the split."""
+_READERS: dict[str, _Reader] = {
+    "cpf": _benchmark(_CPF, connected=True),
+    "planetoid": _planetoid,
+    "amazon": _benchmark(_AMAZON),
+    "coauthor": _benchmark(_COAUTHOR),
+    "ogbn": _ogbn,
+    "actor": _actor,
+    "webkb": _webkb,
+    "heterophilous": _heterophilous,
+    "twitch": _twitch,
+}
