@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
@@ -59,7 +60,7 @@ def run_advice(result: Mapping[str, Any], parts: Mapping[str, Any]) -> list[str]
         if name in student and name in result["mlp"]:
             mlp[name] = _two_shares(student[name], result["mlp"][name], part["nodes"])
     lines = advise(told, mlp, result.get("fcr"), plain=result["method"] == "mlp")
-    return [*_frequencies(result), *lines]
+    return [*_frequencies([result]), *lines]
 
 
 def _differences(result: Mapping[str, Any]) -> list[str]:
@@ -90,7 +91,7 @@ def seeds_advice(runs: Sequence[Mapping[str, Any]]) -> list[str]:
                 gaps[name] = Gap(fmean(apart), sure)
     ratios = [run["fcr"]["percent"] for run in runs if (run.get("fcr") or {}).get("percent") is not None]
     fcr = {"percent": fmean(ratios)} if ratios else runs[0].get("fcr")
-    return [*_frequencies(runs[0]), *advise(told, mlp, fcr, plain=runs[0]["method"] == "mlp")]
+    return [*_frequencies(runs), *advise(told, mlp, fcr, plain=runs[0]["method"] == "mlp")]
 
 
 def advise(teacher: Gaps, mlp: Gaps, fcr: Mapping[str, Any] | None, *, plain: bool = False) -> list[str]:
@@ -106,15 +107,18 @@ def advise(teacher: Gaps, mlp: Gaps, fcr: Mapping[str, Any] | None, *, plain: bo
     return lines
 
 
-def _frequencies(result: Mapping[str, Any]) -> list[str]:
-    """Where labels were drawn otherwise than nodes are, what the answers assume of it."""
-    found = (result["teacher"] or {}).get("frequencies")
-    if not found or found["moved"] < _MOVED:
+def _frequencies(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Where labels were drawn otherwise than nodes are, what the answers assume of it: the class that changed most."""
+    told = [(run["teacher"] or {}).get("frequencies") for run in runs]
+    found = [one for one in told if one and one["moved"] >= _MOVED]
+    if not found:
         return []
+    name = Counter(one["class"] for one in found).most_common(1)[0][0]
+    observed, labelled = (fmean(one[key] for one in found if one["class"] == name) for key in ("observed", "labelled"))
     return [
-        f"Of all observed nodes {100 * found['observed']:.0f} % are estimated to be of class '{found['class']}', of "
-        f"the labelled ones {100 * found['labelled']:.0f} %. Answers assume the former, so more nodes are right; where "
-        "each class counts alike, set teacher.frequencies=labelled."
+        f"Of all observed nodes {100 * observed:.0f} % are estimated to be of class '{name}', of the labelled ones "
+        f"{100 * labelled:.0f} %. Answers assume the former, so that more nodes should be right; where each class "
+        "counts alike, set teacher.frequencies=labelled."
     ]
 
 

@@ -20,7 +20,7 @@ _LOW_GAIN, _HIGH_GAIN = 0.1, 0.5
 _MANY_ISOLATED = 0.05
 _MOST_NAMED = 3
 _OFF_SCALE = 10.0
-_DRAWN = 5
+_NO_ACCIDENT = 5
 """Nodes of each class from which equal numbers are no accident."""
 
 
@@ -221,10 +221,10 @@ def _class_advice(graph: GraphData, facts: GraphFacts) -> list[str]:
     if bool((sizes == 0).any()):
         names = [graph.class_names[int(c)] for c in torch.nonzero(sizes == 0)[:3]]
         lines.append(f"Classes without a training node ({', '.join(names)}): they will never be answered.")
-    if len(sizes) > 1 and int(sizes.min()) == int(sizes.max()) >= _DRAWN:
+    if len(sizes) > 1 and int(sizes.min()) == int(sizes.max()) >= _NO_ACCIDENT:
         lines.append(
             f"Each class has {int(sizes[0])} training nodes: drawn like that, they do not tell how frequent classes "
-            "are. blend estimates it; for other methods say --set teacher.frequencies=observed."
+            "are. blend with a teacher of ours estimates it; others do with --set teacher.frequencies=observed."
         )
     if max(facts.class_sizes) > 0.5 * facts.labelled and graph.num_classes > 2:
         share = _percent(max(facts.class_sizes) / facts.labelled)

@@ -142,6 +142,19 @@ def test_missing_file(tmp_path: Path) -> None:
         resolve_config(file=tmp_path / "absent.toml")
 
 
+def test_a_run_of_before_there_was_a_setting_keeps_what_it_did(tmp_path: Path) -> None:
+    """Resumed, its student would go on with other soft labels; a file of the user's takes today's default."""
+    now = resolve_config(graph="digits")
+    assert now.teacher.frequencies == "observed"
+    file = tmp_path / "config.toml"
+    lines = now.to_toml().splitlines(keepends=True)
+    file.write_text("".join(line for line in lines if not line.startswith("frequencies")))
+    assert load_config(file).teacher.frequencies == "labelled"
+    assert resolve_config(file=file).teacher.frequencies == "observed"
+    file.write_text(now.to_toml())
+    assert load_config(file) == now
+
+
 def test_bare_words_and_toml_values() -> None:
     """A shell eats quotes, so a bare word is text; numbers and booleans are what they look like."""
     config = resolve_config(graph="digits", overrides=["teacher.name=gcn", "blend.cosine=false", " train.lr = 2e-3 "])

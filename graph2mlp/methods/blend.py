@@ -26,7 +26,7 @@ class Blend(NOSMOG):
     + similarity * L_rsd`, `l = soft * KL`, j a random neighbour of node i, a uniform in [0, 1]. What nosmog has not:
 
     - the teacher is three networks (APPNP, GCN, SAGE), calibrated and weighted on validation nodes;
-    - its answers assume the class frequencies of all observed nodes, estimated without their labels, not those of the
+    - its answers assume the class frequencies of all observed nodes, estimated without a test label, not those of the
       labelled nodes, which are often drawn class by class (`graph2mlp.teachers.frequencies`);
     - the table `q [N, P]` holds eigenvectors of the graph beside singular vectors of the twice smoothed features;
     - the whole table row of a node is dropped with probability 0.5, so one student also serves nodes without edges;

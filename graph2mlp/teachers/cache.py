@@ -73,8 +73,8 @@ def obtain_teacher(
     further ones have seeds of their own.
     """
     configs = config.members()
-    count = config.frequencies == "observed" and graph.task is CLASSIFICATION
-    if len(configs) == 1 and not count:
+    estimated = config.frequencies == "observed" and graph.task is CLASSIFICATION
+    if len(configs) == 1 and not estimated:
         return _obtain_single(graph, config, seed, log, checkpoints)
     members = []
     for number, one in enumerate(configs):
@@ -90,10 +90,10 @@ def obtain_teacher(
     if config.calibrate:
         model.calibrate([logits[val_nodes] for logits in said], graph.y[val_nodes])
     before = None
-    if count:
+    if estimated:
         joined = model.combine([logits[val_nodes] for logits in said])
         before = graph.targets.score(joined, graph.y[val_nodes])
-        model.count_classes(said, graph.y, val_nodes, torch.cat([graph.split.train, val_nodes]))
+        model.assume_all(said, graph.y, val_nodes, torch.cat([graph.split.train, val_nodes]))
     knowledge = extract_knowledge(model, graph, name=config.name)
     val = graph.targets.score(knowledge.logits[val_nodes], graph.y[val_nodes])
     known = [one.cpu_seconds for one in members if one.cpu_seconds is not None]

@@ -14,26 +14,24 @@ from graph2mlp.data.features import Features
 from graph2mlp.data.graph import GraphData
 from graph2mlp.data.neighbours import csr_neighbours
 from graph2mlp.tasks import CLASSIFICATION
-from graph2mlp.teachers.frequencies import frequency_shift
+from graph2mlp.teachers.frequencies import frequency_shift, telling_nodes
 from graph2mlp.teachers.models import Teacher
 from graph2mlp.teachers.stacking import fit_sharpness, fit_weights
 
 __all__ = ["Ensemble"]
-
-_ROWS = 100_000
-"""Nodes whose answers are joined at once."""
 
 
 class Ensemble(Teacher):
     """`logits = s log(sum_m w_m softmax(b_m logits_m)) + d`, without s and d a mean of the members' probabilities.
 
     The inverse temperatures `b_m` and weights `w_m` are 1 and 1 / M until `calibrate` fits them on validation nodes,
-    the scale `s` and the shift `d [C]` are 1 and 0 until `count_classes` does. Labels and quantities are a plain mean,
+    the scale `s` and the shift `d [C]` are 1 and 0 until `assume_all` does. Labels and quantities are a plain mean,
     of probabilities or of the quantities themselves.
 
     `hidden` is one layer: the members' last hidden layers, each row scaled to length 1, side by side. The cosine of two
     such rows is therefore the mean of the members' cosines, whatever the widths and scales of their layers, and the
-    inner product is the sum. Teachers of one layer have no hidden layer, and then neither has their ensemble.
+    inner product is the sum. Teachers of one layer have no hidden layer, and then neither has their ensemble. A single
+    member, there for the sake of `s` and `d`, keeps its hidden layers as they are.
 
     A request has to fetch as many hops as the member that sees farthest.
     """
@@ -72,6 +70,8 @@ class Ensemble(Teacher):
     def forward(self, x: Features, adjacency: Tensor, ids: Tensor | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
         answers = [member(x, _own(number, adjacency), ids) for number, member in enumerate(self.teachers())]
         logits = self.combine([z for z, _hidden in answers])
+        if len(answers) == 1:
+            return logits, answers[0][1]
         last = [F.normalize(hidden[-1], dim=1) for _logits, hidden in answers if hidden]
         return logits, (torch.cat(last, dim=1),) if last else ()
 
@@ -94,13 +94,14 @@ class Ensemble(Teacher):
         self.weights.copy_(fit_weights(truth.squeeze(2)))
 
     @torch.no_grad()
-    def count_classes(self, logits: Sequence[Tensor], y: Tensor, val: Tensor, labelled: Tensor) -> None:
+    def assume_all(self, logits: Sequence[Tensor], y: Tensor, val: Tensor, labelled: Tensor) -> None:
         """Assume classes as frequent as they are among all nodes, not among those with labels (`frequency_shift`).
 
         The members' `logits`, each `[N, C]`, classes `y [N]` at the nodes `labelled`, and among them the nodes `val`.
         """
-        parts = zip(*(torch.split(one, _ROWS) for one in logits), strict=True)
-        scale, shift = frequency_shift(torch.cat([self.combine(part) for part in parts]), y, val, labelled)
+        asked, each = telling_nodes(len(y), labelled)
+        places = (torch.searchsorted(asked, ids) for ids in (val, labelled))
+        scale, shift = frequency_shift(self.combine([one[asked] for one in logits]), y[asked], *places, each=each)
         self.scale.fill_(scale)
         self.shift.copy_(shift)
 

@@ -15,7 +15,15 @@ from graph2mlp.teachers.cache import load_teacher, obtain_teacher, save_teacher
 from graph2mlp.teachers.config import TeacherConfig
 from graph2mlp.teachers.ensemble import Ensemble
 from graph2mlp.teachers.extract import answer_all
-from graph2mlp.teachers.frequencies import RIDGE, class_frequencies, fit_bias, frequency_shift, largest_move
+from graph2mlp.teachers.frequencies import (
+    RIDGE,
+    class_frequencies,
+    fit_bias,
+    frequency_shift,
+    largest_move,
+    telling_nodes,
+)
+from graph2mlp.teachers.stacking import SHARPNESS
 
 CONFIG = TeacherConfig(hidden=8, epochs=4, burn_in=0, steps=3)
 TRUE = torch.tensor([0.6, 0.25, 0.1, 0.05])
@@ -70,12 +78,24 @@ def test_frequencies_maximise_the_likelihood() -> None:
 
 
 def test_a_large_graph_is_known_from_some_of_its_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
-    logits, y, labelled = _population(20_000, 2.0)
-    whole = class_frequencies(logits.softmax(1), torch.full((4,), 0.25), y, labelled)
-    monkeypatch.setattr(frequencies, "_NODES", 4_000)
-    some = class_frequencies(logits.softmax(1), torch.full((4,), 0.25), y, labelled)
-    torch.testing.assert_close(some, whole, atol=0.02, rtol=0)
+    """Each of some counts for several, but a label for itself: five thousand must not weigh as seven times as many."""
+    logits, y, _few = _population(40_000, 2.0)
+    labelled = torch.cat([torch.nonzero(y[:20_000] == 1).squeeze(1), torch.arange(50)]).unique()
+    assumed = torch.full((4,), 0.25)
+    whole = class_frequencies(logits.softmax(1), assumed, y, labelled)
+    monkeypatch.setattr(frequencies, "_NODES", 5_000)
+    asked, each = telling_nodes(len(y), labelled)
+    assert len(asked) == len(labelled) + 5_000
+    places = torch.searchsorted(asked, labelled)
+    some = class_frequencies(logits[asked].softmax(1), assumed, y[asked], places, each=each)
+    torch.testing.assert_close(some, whole, atol=0.01, rtol=0)
     assert not torch.equal(some, whole)
+
+
+def test_a_small_graph_is_asked_whole() -> None:
+    asked, each = telling_nodes(7, torch.tensor([5, 2]))
+    assert asked.tolist() == list(range(7))
+    assert each == 1
 
 
 def test_labels_of_no_other_node_are_read() -> None:
@@ -102,6 +122,12 @@ def test_bias_is_the_minimum_of_its_objective() -> None:
         assert objective(scale + step, bias.double()) > best
         for one in range(4):
             assert objective(scale, bias.double() + step * F.one_hot(torch.tensor(one), 4)) > best
+
+
+def test_wrong_answers_are_not_turned_round() -> None:
+    """A teacher that is mostly wrong on validation nodes is a bad teacher, not the opposite of one."""
+    y = torch.arange(40) % 4
+    assert fit_bias(-5 * F.one_hot(y, 4).float(), y)[0] == SHARPNESS[0]
 
 
 @pytest.mark.parametrize("y", [torch.arange(4), torch.zeros(4, dtype=torch.long)])
@@ -145,10 +171,10 @@ def test_the_setting_changes_the_answer_alone(graph: GraphData, name: str, tmp_p
     save_teacher(told.model, tmp_path / "teacher.safetensors")
     kept = load_teacher(tmp_path / "teacher.safetensors", graph)
     torch.testing.assert_close(answer_all(kept, graph)[0], told.knowledge.logits)
-    before = first.knowledge.logits if name != "gcn" else None
-    if before is not None:
-        want_before = graph.targets.score(before[graph.split.val], graph.y[graph.split.val])
-        assert told.val_as_labelled == pytest.approx(want_before)
+    before = graph.targets.score(first.knowledge.logits[graph.split.val], graph.y[graph.split.val])
+    assert told.val_as_labelled == pytest.approx(before)
+    for layer, hidden in first.knowledge.hidden.items():
+        assert torch.equal(told.knowledge.hidden[layer], hidden)
     scale, shift = told.model.scale, told.model.shift
     raw = (told.knowledge.logits - shift) / scale
     labelled = torch.cat([graph.split.train, graph.split.val])
