@@ -95,10 +95,9 @@ def frequencies_table() -> str:
     before = {(entry.graph, entry.part): entry for entry in entries if not entry.settings}
     lines = []
     for entry in entries:
-        if entry.settings and (old := before.get((entry.graph, entry.part))):
-            figures = [
-                spread(one.rows, f"{who}_{entry.part}") for who in ("teacher", "student") for one in (old, entry)
-            ]
+        if entry.settings:
+            pair = (before[entry.graph, entry.part], entry)
+            figures = [spread(one.rows, f"{who}_{entry.part}") for who in ("teacher", "student") for one in pair]
             lines.append([entry.graph, _NAMES[entry.part], *figures, str(entry.baseline)])
     who = [f"{who}, {how}" for who in ("teacher", "student") for how in ("labelled", "observed")]
     return markdown(["graph", "setting", *who, "student, difference"], lines)

@@ -33,7 +33,7 @@ from graph2mlp.structure.table import StructureTable
 from graph2mlp.students.base import Student, StudentSpec
 from graph2mlp.teachers.cache import TrainedTeacher, obtain_teacher, save_teacher
 from graph2mlp.teachers.ensemble import Ensemble
-from graph2mlp.teachers.frequencies import largest_move
+from graph2mlp.teachers.frequencies import largest_change
 from graph2mlp.teachers.knowledge import TeacherKnowledge
 from graph2mlp.teachers.load_own import save_own_teacher
 from graph2mlp.teachers.models import Teacher
@@ -218,7 +218,7 @@ def _about_trained(trained: TrainedTeacher, graph: GraphData) -> dict[str, Any]:
     if trained.val_as_labelled is not None:
         labels = graph.y[torch.cat([graph.split.train, graph.split.val])]
         summary["val_as_labelled"] = trained.val_as_labelled
-        summary["frequencies"] = largest_move(trained.knowledge.logits, labels, graph.class_names)
+        summary["frequencies"] = largest_change(trained.knowledge.logits, labels, graph.class_names)
     return summary
 
 

@@ -61,18 +61,19 @@ def answer_in_blocks(teacher: Teacher, graph: GraphData) -> tuple[Tensor, tuple[
     if not isinstance(teacher, Ensemble):
         return _single(teacher, graph)
     members = teacher.teachers()
+    if len(members) == 1:
+        alone, layers = _single(members[0], graph)
+        return teacher.combine([alone]), layers
     answers, last = [], []
     for member in members:
         logits, hidden = _single(member, graph)
         answers.append(logits)
-        if hidden and len(members) > 1:
+        if hidden:
             last.append(hidden[-1])
     for part in _parts(graph.num_nodes):
         answers[0][part] = teacher.combine([logits[part] for logits in answers])
         for one in last:
             one[part] = F.normalize(one[part], dim=1)
-    if len(members) == 1:
-        return answers[0], hidden
     return answers[0], (torch.cat(last, 1),) if last else ()
 
 

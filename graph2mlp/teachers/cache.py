@@ -93,7 +93,7 @@ def obtain_teacher(
     if estimated:
         joined = model.combine([logits[val_nodes] for logits in said])
         before = graph.targets.score(joined, graph.y[val_nodes])
-        model.assume_all(said, graph.y, val_nodes, torch.cat([graph.split.train, val_nodes]))
+        model.fit_frequencies(said, graph.y, val_nodes, torch.cat([graph.split.train, val_nodes]))
     knowledge = extract_knowledge(model, graph, name=config.name)
     val = graph.targets.score(knowledge.logits[val_nodes], graph.y[val_nodes])
     known = [one.cpu_seconds for one in members if one.cpu_seconds is not None]

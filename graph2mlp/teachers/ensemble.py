@@ -14,7 +14,7 @@ from graph2mlp.data.features import Features
 from graph2mlp.data.graph import GraphData
 from graph2mlp.data.neighbours import csr_neighbours
 from graph2mlp.tasks import CLASSIFICATION
-from graph2mlp.teachers.frequencies import frequency_shift, telling_nodes
+from graph2mlp.teachers.frequencies import frequency_shift, sampled_nodes
 from graph2mlp.teachers.models import Teacher
 from graph2mlp.teachers.stacking import fit_sharpness, fit_weights
 
@@ -25,8 +25,8 @@ class Ensemble(Teacher):
     """`logits = s log(sum_m w_m softmax(b_m logits_m)) + d`, without s and d a mean of the members' probabilities.
 
     The inverse temperatures `b_m` and weights `w_m` are 1 and 1 / M until `calibrate` fits them on validation nodes,
-    the scale `s` and the shift `d [C]` are 1 and 0 until `assume_all` does. Labels and quantities are a plain mean,
-    of probabilities or of the quantities themselves.
+    the scale `s` and the shift `d [C]` are 1 and 0 until `fit_frequencies` does. Labels and quantities are a plain
+    mean, of probabilities or of the quantities themselves.
 
     `hidden` is one layer: the members' last hidden layers, each row scaled to length 1, side by side. The cosine of two
     such rows is therefore the mean of the members' cosines, whatever the widths and scales of their layers, and the
@@ -94,12 +94,12 @@ class Ensemble(Teacher):
         self.weights.copy_(fit_weights(truth.squeeze(2)))
 
     @torch.no_grad()
-    def assume_all(self, logits: Sequence[Tensor], y: Tensor, val: Tensor, labelled: Tensor) -> None:
-        """Assume classes as frequent as they are among all nodes, not among those with labels (`frequency_shift`).
+    def fit_frequencies(self, logits: Sequence[Tensor], y: Tensor, val: Tensor, labelled: Tensor) -> None:
+        """Fit `s` and `d`, so that classes are taken to be as frequent as among all nodes (`frequency_shift`).
 
         The members' `logits`, each `[N, C]`, classes `y [N]` at the nodes `labelled`, and among them the nodes `val`.
         """
-        asked, each = telling_nodes(len(y), labelled)
+        asked, each = sampled_nodes(len(y), labelled)
         places = (torch.searchsorted(asked, ids) for ids in (val, labelled))
         scale, shift = frequency_shift(self.combine([one[asked] for one in logits]), y[asked], *places, each=each)
         self.scale.fill_(scale)

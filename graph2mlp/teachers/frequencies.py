@@ -15,7 +15,7 @@ from torch import Tensor
 
 from graph2mlp.teachers.stacking import SHARPNESS
 
-__all__ = ["class_frequencies", "fit_bias", "frequency_shift", "largest_move", "telling_nodes"]
+__all__ = ["class_frequencies", "fit_bias", "frequency_shift", "largest_change", "sampled_nodes"]
 
 RIDGE = 0.03
 """Weight of the squares of the biases and of the distance of the scale from 1: thirty nodes of a class prove little.
@@ -29,7 +29,7 @@ _NODES = 100_000
 """Nodes without a label that are asked at most: so many tell a frequency to a fifth of a point."""
 
 
-def telling_nodes(nodes: int, labelled: Tensor) -> tuple[Tensor, float]:
+def sampled_nodes(nodes: int, labelled: Tensor) -> tuple[Tensor, float]:
     """The nodes to estimate from, ascending: those `labelled` and at most `_NODES` others, each of which counts `each`.
 
     On a large graph nothing `[N, C]` has to be made.
@@ -107,7 +107,7 @@ def class_frequencies(
     return found
 
 
-def largest_move(logits: Tensor, labels: Tensor, names: Sequence[str]) -> dict[str, Any]:
+def largest_change(logits: Tensor, labels: Tensor, names: Sequence[str]) -> dict[str, Any]:
     """The class whose frequency changed most from the `labels [n]` to all nodes, and the change of all of them.
 
     Logits `[N, C]` of a teacher that assumes the frequencies of all nodes: its mean answer is nearly these frequencies.

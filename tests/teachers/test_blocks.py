@@ -42,6 +42,23 @@ def test_blocks_say_what_one_pass_says(name: str, sparse: bool, monkeypatch: pyt
     torch.testing.assert_close(teacher_answer(teacher, graph, cold=True), cold, rtol=0, atol=1e-5)
 
 
+def test_an_ensemble_of_one_keeps_its_layers_and_its_shift(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several members one joined layer is left; who is alone is there for the frequencies of classes only."""
+    graph = community_graph()
+    alone = _teacher("sage", graph.num_features, graph.num_classes)
+    ensemble = Ensemble([alone]).eval()
+    ensemble.scale.fill_(1.5)
+    ensemble.shift.copy_(torch.arange(graph.num_classes))
+    whole, own = extract_knowledge(ensemble, graph, name="sage"), extract_knowledge(alone, graph, name="sage")
+    monkeypatch.setattr(blocks, "_NUMBERS", 0)
+    parts = extract_knowledge(ensemble, graph, name="sage")
+    torch.testing.assert_close(parts.logits, whole.logits, rtol=0, atol=1e-5)
+    assert list(parts.hidden) == list(whole.hidden) == list(own.hidden)
+    for layer, rows in own.hidden.items():
+        assert torch.equal(whole.hidden[layer], rows)
+        torch.testing.assert_close(parts.hidden[layer], rows, rtol=0, atol=1e-5)
+
+
 def test_the_other_aggregator_has_no_weights_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """SAGE in the form of the papers treats the node as its neighbour; a root weight must not be made up."""
     graph = community_graph()

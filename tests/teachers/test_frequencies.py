@@ -20,8 +20,8 @@ from graph2mlp.teachers.frequencies import (
     class_frequencies,
     fit_bias,
     frequency_shift,
-    largest_move,
-    telling_nodes,
+    largest_change,
+    sampled_nodes,
 )
 from graph2mlp.teachers.stacking import SHARPNESS
 
@@ -84,7 +84,7 @@ def test_a_large_graph_is_known_from_some_of_its_nodes(monkeypatch: pytest.Monke
     assumed = torch.full((4,), 0.25)
     whole = class_frequencies(logits.softmax(1), assumed, y, labelled)
     monkeypatch.setattr(frequencies, "_NODES", 5_000)
-    asked, each = telling_nodes(len(y), labelled)
+    asked, each = sampled_nodes(len(y), labelled)
     assert len(asked) == len(labelled) + 5_000
     places = torch.searchsorted(asked, labelled)
     some = class_frequencies(logits[asked].softmax(1), assumed, y[asked], places, each=each)
@@ -93,7 +93,7 @@ def test_a_large_graph_is_known_from_some_of_its_nodes(monkeypatch: pytest.Monke
 
 
 def test_a_small_graph_is_asked_whole() -> None:
-    asked, each = telling_nodes(7, torch.tensor([5, 2]))
+    asked, each = sampled_nodes(7, torch.tensor([5, 2]))
     assert asked.tolist() == list(range(7))
     assert each == 1
 
@@ -152,7 +152,7 @@ def test_answers_improve_where_labels_were_drawn_class_by_class() -> None:
 
 def test_the_class_that_changed_most_is_named() -> None:
     logits = torch.tensor([0.7, 0.2, 0.1]).log().expand(50, 3)
-    found = largest_move(logits, torch.tensor([0, 1, 2, 2]), ["a", "b", "c"])
+    found = largest_change(logits, torch.tensor([0, 1, 2, 2]), ["a", "b", "c"])
     assert found["class"] == "a"
     assert found["labelled"] == pytest.approx(0.25)
     assert found["observed"] == pytest.approx(0.7)
