@@ -1,8 +1,8 @@
 """What each export preset costs and keeps, on trained students: `python -m bench.presets`.
 
-Three students: `digits` and Cora as `graph2mlp distill` makes them (nosmog, seed 0, all defaults), and a wide one,
-1500-1024-1024-47 on features alone, trained here for a few epochs on made-up data (47 noisy clusters of 1,500 numbers,
-12,000 nodes, a third of them for training). Never on random weights: rounding looks worse on them than it is.
+Four students: `digits` and Cora as `graph2mlp distill` makes them (nosmog, seed 0, all defaults), and two that are
+trained here for a few epochs on made-up data (noisy clusters, 12,000 nodes, a third of them for training), one with a
+table and one, wider, on features alone. Never on random weights: rounding looks worse on them than it is.
 All presets of a student answer the same requests in one interleaved run, one thread, the network alone.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import csv
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,17 +32,40 @@ from graph2mlp.export.candidate import Candidate, RunLike, build_candidate, prep
 from graph2mlp.export.evidence import file_accuracy
 from graph2mlp.export.presets import MAX_DROP, PRESETS
 from graph2mlp.measure import environment
+from graph2mlp.structure.table import StructureTable
 from graph2mlp.students.base import StudentInput, StudentSpec
 from graph2mlp.students.mlp import MLPStudent
 
 RESULTS = Path(__file__).parent / "results"
-WIDE = "made-up, 1500-1024-1024-47"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MadeUp:
+    """A student on made-up data; `structure` of its numbers come from a table, 0 for none."""
+
+    features: int
+    structure: int
+    hidden: int
+    classes: int
+
+    def __str__(self) -> str:
+        table = f", table of {self.structure}" if self.structure else ""
+        return f"made-up, {self.features}-{self.hidden}-{self.hidden}-{self.classes}{table}"
+
+
+MADE_UP = {
+    str(one): one
+    for one in (
+        MadeUp(features=500, structure=64, hidden=256, classes=40),
+        MadeUp(features=1500, structure=0, hidden=1024, classes=47),
+    )
+}
 
 
 def main() -> None:
     """Train, export, measure, write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--graphs", default=f"digits;cpf:cora;{WIDE}", help="separated by semicolons")
+    parser.add_argument("--graphs", default=";".join(("digits", "cpf:cora", *MADE_UP)), help="separated by semicolons")
     parser.add_argument("--batches", default="1,64,1024")
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--root", default=None)
@@ -51,8 +75,8 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for graph in given.graphs.split(";"):
         with tempfile.TemporaryDirectory() as folder:
-            if graph == WIDE:
-                run: Any = wide_run()
+            if graph in MADE_UP:
+                run: Any = made_up_run(MADE_UP[graph])
             else:
                 config = resolve_config(graph=graph, method="nosmog", root=given.root)
                 run = distill(config, Path(folder) / "run", reporter=Reporter(quiet=True))
@@ -112,37 +136,47 @@ def _row(graph: str, preset: str) -> dict[str, Any]:
     return {"graph": graph, "preset": preset, **dict.fromkeys((*columns.split(), "test", "test_network", "status"), "")}
 
 
-def wide_run(*, nodes: int = 12_000, epochs: int = 6) -> Any:
-    """A stand-in for a run: 47 clusters of 1,500 numbers, and a student 1500-1024-1024-47 trained on a third of them.
+def made_up_run(shape: MadeUp, *, nodes: int = 12_000, epochs: int = 6) -> Any:
+    """A stand-in for a run: noisy clusters, one per class, and a student of that shape trained on a third of the nodes.
 
-    A node is its cluster's centre times 0.15 plus unit noise: about as hard as to leave some errors to lose.
+    A node is unit noise around its cluster's centre, which is 5.8 from zero: as hard as to leave some errors to lose.
     """
     torch.manual_seed(0)
-    y = torch.arange(nodes) % 47
-    x = 0.15 * torch.randn(47, 1500)[y] + torch.randn(nodes, 1500)
+    y = torch.arange(nodes) % shape.classes
+    numbers = shape.features + shape.structure
+    x, rows = (5.8 / numbers**0.5 * torch.randn(shape.classes, numbers)[y] + torch.randn(nodes, numbers)).split(
+        [shape.features, shape.structure], dim=1
+    )
     order = torch.randperm(nodes)
     split = Split(order[: nodes // 3], order[nodes // 3 : nodes // 2], order[nodes // 2 :])
     none = torch.empty(2, 0, dtype=torch.long)
-    names = tuple(f"c{number}" for number in range(47))
-    graph = GraphData(name="made-up", x=x, edge_index=none, y=y, split=split, class_names=names)
-    spec = StudentSpec(features=1500, classes=47, layers=3, hidden=1024, norm="batch", dropout=0.3)
-    student = MLPStudent(spec).train()
-    optimizer = torch.optim.Adam(student.parameters(), lr=1e-3)
-    for _ in range(epochs):
-        for rows in split.train[torch.randperm(len(split.train))].split(256):
-            optimizer.zero_grad()
-            F.cross_entropy(student(StudentInput(x[rows])).logits, y[rows]).backward()
-            optimizer.step()
-    student.eval()
+    names = tuple(f"c{number}" for number in range(shape.classes))
+    graph = GraphData(name="made-up", x=x.contiguous(), edge_index=none, y=y, split=split, class_names=names)
+    known = torch.ones(nodes, dtype=torch.bool)
+    table = StructureTable("made-up", rows.contiguous(), known) if shape.structure else None
+    student = _trained(shape, graph, table, epochs)
     return SimpleNamespace(
-        path=Path(WIDE),
+        path=Path(str(shape)),
         result={"method": "mlp", "seed": 0},
         config=SimpleNamespace(setting="transductive"),
         fingerprint="made-up",
         graph=lambda: graph,
         student=lambda: student,
-        structure=lambda: None,
+        structure=lambda: table,
     )
+
+
+def _trained(shape: MadeUp, graph: GraphData, table: StructureTable | None, epochs: int) -> MLPStudent:
+    sizes = {"features": shape.features, "structure": shape.structure, "classes": shape.classes}
+    student = MLPStudent(StudentSpec(**sizes, layers=3, hidden=shape.hidden, norm="batch", dropout=0.3)).train()
+    optimizer = torch.optim.Adam(student.parameters(), lr=1e-3)
+    for _ in range(epochs):
+        for ids in graph.split.train[torch.randperm(len(graph.split.train))].split(256):
+            optimizer.zero_grad()
+            inputs = StudentInput(graph.features(ids), table.for_known(ids) if table else None)
+            F.cross_entropy(student(inputs).logits, graph.y[ids]).backward()
+            optimizer.step()
+    return student.eval()
 
 
 if __name__ == "__main__":

@@ -142,7 +142,11 @@ def _learn(
     threads = training_threads(inputs.observed) if config.hyper.whole_graph_steps else 1
     with torch_threads(threads), reporter.training(f"student ({config.method})", config.train.epochs) as progress:
         checkpoint = Checkpoint(out / "checkpoint" / "student.safetensors")
-        logs = {"log": journal.stage("student", progress), "first_log": journal.stage("student, first stage", progress)}
+        logs = {
+            "log": journal.stage("student", progress),
+            "first_log": journal.stage("student, first stage", progress),
+            "refit_log": journal.stage("student, validation nodes taught", progress),
+        }
         parallel.call_crew()
         with parallel.together():
             student, fitted = train_student(config.hyper, spec, stage, **logs, checkpoint=checkpoint)
@@ -260,8 +264,10 @@ def _control(
     config: RunConfig, spec: StudentSpec, stage: Stage, out: Path, journal: Journal, reporter: Reporter
 ) -> Student:
     """The plain MLP of the student's shape, on features and labels alone: what distillation is measured against."""
-    # Trained by its own settings, unless this run is the plain MLP and the user may have chosen others.
+    # Trained by its own settings, unless this run is the plain MLP and the user may have chosen others. It learns from
+    # labels alone, so there is no soft label of a validation node to teach.
     train = config.train if config.method == "mlp" else replace(stage.train, **MLP.defaults["train"])
+    train = replace(train, teach_val="never")
     plain = replace(stage, teachers=(), structure=None, train=train, loss=LossConfig())
     shape = replace(spec, structure=0, structure_dropout=0.0)
     if config.method != "mlp":

@@ -93,7 +93,8 @@ def run_result(config: RunConfig, made: Finished) -> tuple[dict[str, Any], dict[
             "layers": student.spec.layers,
             "hidden": student.spec.hidden,
             "parameters": student.num_parameters,
-            "val": made.val(student, made.table),
+            # Once it has learned from validation nodes, what it answers there says nothing: what it said before does.
+            "val": fitted.best.value if fitted.refitted else made.val(student, made.table),
             **evaluate_student(student, graph, made.table),
             "agreement": agree,
             "epochs": fitted.epochs,

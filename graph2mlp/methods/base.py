@@ -50,10 +50,11 @@ class TrainConfig:
     """Epochs at the start that are never kept: with few validation nodes an early one can score best by luck."""
     as_unseen: float = 0.0
     """Share of training rows whose structure is that of an unseen node: the mean of its neighbours, not its own."""
-    teach_val: Literal["always", "known", "never"] = "always"
+    teach_val: Literal["always", "known", "refit", "never"] = "always"
     """Whether the soft labels of validation nodes are learned, like those of all observed nodes. The epoch is chosen on
     these nodes, so they should be met as those that will be asked: known means learned in the transductive setting,
-    where all nodes are known, and not in the production setting, where new ones come."""
+    where all nodes are known, and not in the production setting, where new ones come. refit is known, and in the
+    production setting the student is then trained anew with them, for as many epochs as were best without them."""
     average: float = 0.0
     """Keep an average of the weights over the last 1 / (average + 1) of the steps so far (see `WeightAverage`); 0 keeps
     the weights themselves."""
@@ -94,7 +95,17 @@ class Stage:
     @property
     def teaches_val(self) -> bool:
         """Whether validation nodes are among those whose soft labels are learned."""
-        return self.train.teach_val == "always" or (self.train.teach_val == "known" and not self.new_nodes)
+        known_only = self.train.teach_val in ("known", "refit")
+        return self.train.teach_val == "always" or (known_only and not self.new_nodes)
+
+    @property
+    def refits(self) -> bool:
+        """Whether validation nodes are to be learned after all, once the epoch is chosen without them."""
+        return self.train.teach_val == "refit" and self.new_nodes
+
+    def with_val(self, epochs: int) -> Stage:
+        """The same with validation nodes taught, for just `epochs` epochs: nothing is left to be chosen by them."""
+        return replace(self, train=replace(self.train, teach_val="always", epochs=epochs, burn_in=epochs))
 
     @property
     def teacher_width(self) -> int:

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -38,6 +38,13 @@ class Fitted:
     """Wall clock."""
     cpu_seconds: float
     """Of this process, all threads: comparable on a shared machine."""
+    refitted: bool = False
+    """Whether the weights are those of another training of as many epochs, that had no validation to be chosen by."""
+
+    def with_cost_of(self, other: Fitted) -> Fitted:
+        """The same training, where `other` had to run, too."""
+        seconds, cpu = self.seconds + other.seconds, self.cpu_seconds + other.cpu_seconds
+        return replace(self, seconds=seconds, cpu_seconds=cpu)
 
 
 def silent(epoch: int, figures: Mapping[str, float]) -> None:

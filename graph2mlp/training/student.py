@@ -34,12 +34,33 @@ def train_student(
     *,
     log: EpochLog = silent,
     first_log: EpochLog = silent,
+    refit_log: EpochLog = silent,
     checkpoint: Checkpoint | None = None,
 ) -> tuple[Student, Fitted]:
     """The student `method` makes of `stage`, with the weights of its best validation epoch.
 
-    A method of two stages logs the first with `first_log` and keeps it in a checkpoint of its own.
+    Where validation nodes are taught last (`train.teach_val=refit`), it is trained once more with them, for as many
+    epochs as that; what is said of the training (but its cost) is then said of the first, which had not seen them.
+
+    A method of two stages logs the first with `first_log`, a second training is logged with `refit_log`; each keeps a
+    checkpoint of its own.
     """
+    student, fitted = _train(method, spec, stage, log, first_log, checkpoint)
+    if stage.refits:
+        again = checkpoint and checkpoint.beside("refit")
+        student, refitted = _train(method, spec, stage.with_val(fitted.best_epoch), refit_log, first_log, again)
+        fitted = replace(fitted.with_cost_of(refitted), refitted=True)
+    return student, fitted
+
+
+def _train(
+    method: Method,
+    spec: StudentSpec,
+    stage: Stage,
+    log: EpochLog,
+    first_log: EpochLog,
+    checkpoint: Checkpoint | None,
+) -> tuple[Student, Fitted]:
     with seeded(stage.seed, "student") as generator:
         stage = method.prepare(method.without_teacher(stage))
         spec = method.shape(spec, stage)
@@ -56,8 +77,7 @@ def train_student(
             team = replace(team, evaluate=parallel.agreed(validation_score(student, stage)))
         fitted = _fit(student, team, stage, generator, log, checkpoint, burn_in=stage.train.burn_in)
         if spent is not None:
-            seconds, cpu = fitted.seconds + spent.seconds, fitted.cpu_seconds + spent.cpu_seconds
-            fitted = replace(fitted, seconds=seconds, cpu_seconds=cpu)
+            fitted = fitted.with_cost_of(spent)
         return method.finalize(student, stage), fitted
 
 
