@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from types import MappingProxyType
 
+import numpy as np
 import torch
 
 from graph2mlp.data.graph import GraphData
@@ -43,7 +44,7 @@ def encode_structure(graph: GraphData, encoder: str, *, dim: int, seed: int, num
     """
     check_encoder(encoder)
     names = encoder.split("+")
-    all_rows = torch.zeros(num_nodes, dim)
+    all_rows = torch.from_numpy(np.zeros((num_nodes, dim), np.float32))  # takes memory as it is filled, not before
     all_known = torch.zeros(num_nodes, dtype=torch.bool)
     filled = 0
     for i, name in enumerate(names):

@@ -12,14 +12,22 @@ from graph2mlp.data.features import SparseRows, as_tensor, unit_rows
 from graph2mlp.data.graph import GraphData
 from graph2mlp.errors import DataError
 from graph2mlp.structure.adjacency import normalised_adjacency
+from graph2mlp.structure.tall import column_blocks, gram, turn_, whitening
 
-__all__ = ["smoothed_features"]
+__all__ = ["LARGE", "smoothed_features"]
 
 Product: TypeAlias = Callable[[Tensor], Tensor]
 
 _EXTRA = 10
 """Further columns of the search, dropped at the end: the last wanted direction converges as fast as its gap to them."""
 _ROUNDS = 6
+_COLUMNS = 20
+"""Columns of a large graph that are smoothed at once."""
+
+LARGE = 50_000
+"""Nodes above which bases are made from inner products, in place, and not by Householder reflections, which take three
+matrices more. Both find the same directions up to rounding."""
+
 _ROUNDING = 1e-5
 """In float32 a direction or a row that is shorter than this share of the longest one is noise."""
 
@@ -42,6 +50,13 @@ def smoothed_features(graph: GraphData, *, dim: int, seed: int, steps: int = 2) 
     features, features_transposed = _features(graph)
 
     def smooth(rows: Tensor) -> Tensor:
+        if len(rows) > LARGE:
+            for columns in column_blocks(rows, _COLUMNS):
+                rows[:, columns] = repeated(rows[:, columns])
+            return rows
+        return repeated(rows)
+
+    def repeated(rows: Tensor) -> Tensor:
         for _ in range(steps):
             rows = adjacency @ rows
         return rows
@@ -50,10 +65,11 @@ def smoothed_features(graph: GraphData, *, dim: int, seed: int, steps: int = 2) 
     right = torch.randn(graph.num_features, min(dim + _EXTRA, graph.num_features), generator=generator)
     for _ in range(_ROUNDS):
         # Without these the columns would all turn towards the first direction, and float32 would lose the others.
-        left = torch.linalg.qr(smooth(features(right))).Q
+        left = _orthonormal(smooth(features(right)))
         right = torch.linalg.qr(features_transposed(smooth(left))).Q
+        del left  # before the next is there
     rows = smooth(features(right))
-    _, values, turn = torch.linalg.svd(torch.linalg.qr(rows, mode="r").R)
+    values, turn = _singular(rows)
     if not bool(values[0] > 0):
         raise DataError(
             f"The features of graph '{graph.name}' are zero, or the same, for all nodes with edges; there is nothing "
@@ -61,14 +77,41 @@ def smoothed_features(graph: GraphData, *, dim: int, seed: int, steps: int = 2) 
         )
     count = min(dim, int((values > _ROUNDING * values[0]).sum()))
     # The product, not U S of the decomposition, so that a row of zeros stays exactly that.
-    rows = rows @ turn[:count].T
-    largest = rows[rows.abs().argmax(0), torch.arange(count)]
+    if len(rows) <= LARGE:
+        rows = rows @ turn[:, :count]
+    else:
+        turn_(rows, turn[:, :count])
+        rows = rows[:, :count]
+    largest = torch.stack([column[column.abs().argmax()] for column in rows.T])
     rows *= torch.sign(largest)
     length = rows.norm(dim=1, keepdim=True)
     known = connected & (length.squeeze(1) > _ROUNDING * length.max())
+    rows /= length
+    rows[~known] = 0
     out = torch.zeros(graph.num_nodes, dim)
-    out[known, :count] = (rows / length)[known]
+    out[:, :count] = rows
     return out, known
+
+
+def _orthonormal(rows: Tensor) -> Tensor:
+    """A basis of what the columns of `rows [N, w]` span, in place of them where they are large.
+
+    Rounding leaves the short directions of a large one a little oblique; what matters here is that none is lost.
+    """
+    if len(rows) <= LARGE:
+        basis: Tensor = torch.linalg.qr(rows).Q
+        return basis
+    turn_(rows, whitening(gram(rows), rounding=_ROUNDING).flip(1).float())
+    return rows
+
+
+def _singular(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Singular values `[w]` of `rows [N, w]`, descending, and its right singular vectors as columns `[w, w]`."""
+    if len(rows) <= LARGE:
+        _, values, turn = torch.linalg.svd(torch.linalg.qr(rows, mode="r").R)
+        return values, turn.T
+    squares, vectors = torch.linalg.eigh(gram(rows))
+    return squares.flip(0).clamp(min=0).sqrt().float(), vectors.flip(1).float()
 
 
 def _features(graph: GraphData) -> tuple[Product, Product]:
@@ -85,6 +128,6 @@ def _features(graph: GraphData) -> tuple[Product, Product]:
     deviation, mean = torch.std_mean(rows, 0)
     scale = torch.where(deviation > _ROUNDING * mean.abs(), 1 / deviation, 0).unsqueeze(1)
     return (
-        lambda right: rows @ (scale * right) - mean @ (scale * right),
+        lambda right: (rows @ (scale * right)).sub_(mean @ (scale * right)),
         lambda left: scale * (rows.T @ left - torch.outer(mean, left.sum(0))),
     )

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from graph2mlp.memory import as_many_as_fit
+from graph2mlp.structure.tall import column_blocks, gram, row_blocks, turn_, whitening
 
 __all__ = ["leading_eigenvectors"]
 
@@ -17,7 +15,6 @@ _ROUNDS = 5
 _DEGREE = 8
 _COLUMNS = 40
 """Columns that are filtered at once: the filter needs two more blocks of so many."""
-_ROWS = 1 << 16
 _ROUNDING = 1e-6
 """In float32 a direction that is shorter than this share of the longest one is noise."""
 
@@ -40,17 +37,11 @@ def leading_eigenvectors(matrix: Tensor, count: int, *, support: Tensor, seed: i
     rows[~support] = 0
     lower = 0.0  # no value is known yet: half of the spectrum is damped
     for _ in range(_ROUNDS):
-        for columns in _blocks(rows):
+        for columns in column_blocks(rows, _COLUMNS):
             rows[:, columns] = _filtered(matrix, rows[:, columns].contiguous(), lower)
         values = _rayleigh_ritz(matrix, rows)
         lower = min(max(float(values[-1]), -0.5), 0.99)
     return rows[:, :count]
-
-
-def _blocks(rows: Tensor) -> Sequence[Tensor]:
-    """Numbers of the columns that are worked on at once; each takes four vectors."""
-    most = as_many_as_fit(_COLUMNS, bytes_each=16 * len(rows))
-    return torch.arange(rows.size(1)).tensor_split(-(-rows.size(1) // most))
 
 
 def _filtered(matrix: Tensor, rows: Tensor, lower: float) -> Tensor:
@@ -68,26 +59,14 @@ def _rayleigh_ritz(matrix: Tensor, rows: Tensor) -> Tensor:
     """Turn `rows` in place into the best approximate eigenvectors of their span; returns their values, descending."""
     scale = rows.norm(dim=0).clamp(min=1e-30)
     rows /= scale
-    width = rows.size(1)
-    gram, action = torch.zeros(2, width, width, dtype=torch.float64)
-    for start in range(0, len(rows), _ROWS):
-        part = slice(start, start + _ROWS)
-        here = rows[part].double()
-        gram += here.T @ here
-    lengths, turn = torch.linalg.eigh(gram)
-    keep = lengths > (_ROUNDING**2) * lengths[-1]
-    white = turn[:, keep] * lengths[keep].rsqrt()
-    for columns in _blocks(rows):
+    action = torch.zeros(rows.size(1), rows.size(1), dtype=torch.float64)
+    white = whitening(gram(rows), rounding=_ROUNDING)
+    for columns in column_blocks(rows, _COLUMNS):
         product = matrix @ rows[:, columns].contiguous()
-        for start in range(0, len(rows), _ROWS):
-            part = slice(start, start + _ROWS)
+        for part in row_blocks(rows):
             action[:, columns] += rows[part].double().T @ product[part].double()
     projected = white.T @ action @ white
     values, vectors = torch.linalg.eigh((projected + projected.T) / 2)
-    onto = torch.zeros(width, width)
-    onto[:, : int(keep.sum())] = (white @ vectors.flip(1)).float()  # a lost direction becomes a column of zeros
-    for start in range(0, len(rows), _ROWS):
-        part = slice(start, start + _ROWS)
-        rows[part] = rows[part] @ onto
+    turn_(rows, (white @ vectors.flip(1)).float())  # a lost direction becomes a column of zeros
     descending: Tensor = values.flip(0)
     return descending

@@ -14,10 +14,19 @@ from graph2mlp.data.features import sparse_csr
 from graph2mlp.data.graph import GraphData
 from graph2mlp.data.splits import Split
 from graph2mlp.errors import ConfigError, DataError
-from graph2mlp.structure import encode_structure
+from graph2mlp.structure import encode_structure, smoothed, tall
 from graph2mlp.structure.smoothed import smoothed_features
 from graph2mlp.structure.table import PAD
 from tests.graphs import FEATURES, NODES, community_graph
+
+
+@pytest.fixture(autouse=True, params=["as a small graph", "as a large graph"])
+def size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every promise holds for both ways to make a basis, the one in blocks over some rows at a time."""
+    if request.param == "as a large graph":
+        monkeypatch.setattr(smoothed, "LARGE", 2)
+        monkeypatch.setattr(smoothed, "_COLUMNS", 3)
+        monkeypatch.setattr(tall, "_ROWS", 16)
 
 
 @pytest.fixture(params=["dense", "sparse", "wide"])
