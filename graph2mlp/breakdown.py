@@ -7,6 +7,7 @@ from these counts and never needs the graph again.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,15 @@ Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 
+@dataclass(frozen=True)
+class _Said:
+    """A network's answers to n nodes: class and its probability, each `[n]`."""
+
+    label: Ints
+    confidence: NDArray[np.float64]
+    """In float64: the mean confidence of a bin is then the same in whatever order it is summed."""
+
+
 def breakdown(
     graph: GraphData,
     table: StructureTable | None,
@@ -59,14 +69,17 @@ def breakdown(
         parts += [("ind", split.unseen, False), ("cold", split.unseen, True)]
     found = {}
     for name, ids, cold in parts:
-        logits = {"student": answer(student, graph, table, ids, cold=cold), "mlp": answer(control, graph, None, ids)}
+        said = {
+            "student": _said(answer(student, graph, table, ids, cold=cold)),
+            "mlp": _said(answer(control, graph, None, ids)),
+        }
         if ids is split.unseen and teacher is not None:
-            logits["teacher"] = teacher_answer(teacher, graph, cold=cold)[ids]
+            said["teacher"] = _said(teacher_answer(teacher, graph, cold=cold)[ids])
         elif ids is split.test and knowledge is not None:
-            logits["teacher"] = knowledge.logits[knowledge.rows(graph.node_ids[ids])]
+            said["teacher"] = _said(knowledge.logits[knowledge.rows(graph.node_ids[ids])])
         # A node that arrives without edges has no degree to sort it by.
         degree = None if cold else _degree(graph)[ids.numpy()]
-        found[name] = _part(graph, graph.y[ids], logits, degree)
+        found[name] = _part(graph, graph.y[ids], said, degree)
     return {"schema": SCHEMA, "classes": list(graph.class_names), "parts": found}
 
 
@@ -79,12 +92,11 @@ def _degree(graph: GraphData) -> Ints:
     return counts
 
 
-def _part(graph: GraphData, labels: Tensor, logits: Mapping[str, Tensor], degree: Ints | None) -> dict[str, Any]:
+def _part(graph: GraphData, labels: Tensor, said: Mapping[str, _Said], degree: Ints | None) -> dict[str, Any]:
     known = (labels != HIDDEN_LABEL).numpy()
     truth: Ints = labels.numpy()[known]
-    said = {who: one.numpy().argmax(-1)[known] for who, one in logits.items()}
-    right: dict[str, Flags] = {who: one == truth for who, one in said.items()}
-    confidence = {who: _confidence(one)[known] for who, one in logits.items()}
+    right: dict[str, Flags] = {who: one.label[known] == truth for who, one in said.items()}
+    confidence = {who: one.confidence[known] for who, one in said.items()}
     groups: dict[str, list[dict[str, Any]]] = {}
     if degree is not None:
         groups["degree"] = [
@@ -101,23 +113,19 @@ def _part(graph: GraphData, labels: Tensor, logits: Mapping[str, Tensor], degree
     confusion = None
     if graph.num_classes <= CONFUSION_CLASSES:
         confusion = np.zeros((graph.num_classes, graph.num_classes), dtype=np.int64)
-        np.add.at(confusion, (truth, said["student"]), 1)
+        np.add.at(confusion, (truth, said["student"].label[known]), 1)
     return {
         **_counts(right, np.ones(len(truth), dtype=bool)),
         "groups": groups,
-        "calibration": {who: _bins(confidence[who], right[who]) for who in logits},
+        "calibration": {who: _bins(confidence[who], right[who]) for who in said},
         "confusion": None if confusion is None else confusion.tolist(),
     }
 
 
-def _confidence(logits: Tensor) -> NDArray[np.float64]:
-    """The largest probability of each row, `[n, C] -> [n]`.
-
-    In float64: the mean confidence of a bin is then the same in whatever order it is summed.
-    """
+def _said(logits: Tensor) -> _Said:
+    """What is counted of `logits [n, C]`, which may go then: of a large graph those of three networks are much."""
     largest = [torch.softmax(rows.double(), -1).amax(-1) for rows in logits.split(_ROWS)]
-    found: NDArray[np.float64] = torch.cat(largest).numpy()
-    return found
+    return _Said(logits.numpy().argmax(-1), torch.cat(largest).numpy())
 
 
 def _counts(right: Mapping[str, Flags], chosen: Flags) -> dict[str, Any]:
