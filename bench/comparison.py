@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from graph2mlp.errors import DataError
+from graph2mlp.significance import half_width
 
 __all__ = ["HOW", "ORDER", "Entry", "Paired", "compare", "paired", "signed", "spread", "summary"]
 
@@ -78,17 +79,13 @@ class Entry:
 def paired(first: Sequence[float], second: Sequence[float]) -> Paired | None:
     """`first` minus `second`, both in points and in the same order of seeds; None when there are none.
 
-    The interval is `mean ± t(0.975, n - 1) s / sqrt(n)` with the sample deviation `s` of the differences.
+    The interval is that of `half_width`, with the sample deviation of the differences.
     """
-    from scipy.stats import t
-
     differences = [a - b for a, b in zip(first, second, strict=True)]
     n = len(differences)
     if not n:
         return None
-    half = None
-    if n > 1:
-        half = float(t.ppf(0.975, n - 1)) * statistics.stdev(differences) / n**0.5
+    half = half_width(differences) if n > 1 else None
     wins = sum(difference > 0 for difference in differences)
     return Paired(n=n, mean=statistics.fmean(differences), half_width=half, wins=wins)
 

@@ -35,6 +35,7 @@ from graph2mlp.export.manifest import (
     TensorSpec,
 )
 from graph2mlp.export.npz_file import read_npz
+from graph2mlp.export.onnx_file import external_files
 
 __all__ = [
     "EXTERNAL_DATA",
@@ -61,8 +62,6 @@ ORT_MODEL = "model.ort"
 _MANIFEST_LIMIT = 16 * 2**20
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 """Equal content gives an equal zip."""
-_LOCATION = b"\x0a\x08location\x12"
-"""How a protobuf entry `key: "location"` begins: the name of a file with weights."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -224,13 +223,7 @@ def _check_external_names(bundle: Bundle) -> None:
     """A model may name files to read weights from; only those of the bundle are allowed."""
     if MODEL not in bundle.contents:
         return  # the other format has no such names
-    model = bundle.read(MODEL)
-    position = model.find(_LOCATION)
-    while position >= 0:
-        start = position + len(_LOCATION) + 1
-        name = model[start : start + model[start - 1]] if start <= len(model) else b""
-        if name != EXTERNAL_DATA.encode() or not isinstance(bundle.contents.get(EXTERNAL_DATA), Path):
-            raise BundleError(
-                f"{bundle.path}: {MODEL} wants to read the file {name[:80]!r}, which is not allowed here."
-            )
-        position = model.find(_LOCATION, start)
+    beside = {EXTERNAL_DATA} if isinstance(bundle.contents.get(EXTERNAL_DATA), Path) else set()
+    if wrong := sorted(external_files(bundle.read(MODEL), where=str(bundle.path)) - beside):
+        name = wrong[0][:80]
+        raise BundleError(f"{bundle.path}: {MODEL} wants to read the file {name!r}, which is not allowed here.")

@@ -33,7 +33,7 @@ from graph2mlp.export.quantize import Ranges, load_model, quantize
 from graph2mlp.export.requests import Floats, Requests
 from graph2mlp.export.runtime import Predictor
 from graph2mlp.export.to_onnx import EXTERNAL_DATA_FROM, ONE_FILE_LIMIT, OnnxModel, store_model, to_onnx
-from graph2mlp.export.verify import Parity, check_parity, student_logits, student_undecided
+from graph2mlp.export.verify import Parity, check_parity, output_unit, student_logits, student_undecided
 from graph2mlp.structure.table import StructureTable
 from graph2mlp.students.base import Student
 
@@ -178,7 +178,8 @@ def build_candidate(prepared: Prepared, preset: Preset, max_drop: float, *, wher
         draft = replace(draft, parity=_parity(prepared, preset, answers, where))
     if prepared.table is not None and prepared.graph.names is not None:
         files[NODES] = names_file(prepared.graph.names)
-    files[SAMPLE] = sample_file(prepared.graph, prepared.sample_ids, inputs, prepared.network, answers)
+    unit = output_unit(prepared.student)
+    files[SAMPLE] = sample_file(prepared.graph, prepared.sample_ids, inputs, prepared.network, answers, unit)
     predictor = Predictor(Bundle(path=where, manifest=draft, contents=files))
     predictor.self_check()
     gate = measure_gate(predictor, prepared.student, prepared.table, prepared.graph, max_drop)

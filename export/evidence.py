@@ -121,9 +121,16 @@ def sample_nodes(graph: GraphData) -> Tensor:
 
 
 def sample_file(
-    graph: GraphData, ids: Tensor, inputs: dict[str, np.ndarray], network: Floats, answers: Floats | None
+    graph: GraphData,
+    ids: Tensor,
+    inputs: dict[str, np.ndarray],
+    network: Floats,
+    answers: Floats | None,
+    unit: Floats | None,
 ) -> bytes:
     """`sample.npz`: the model's inputs, the expected answers, and what is true (`y`, unknown as in the graph).
+
+    Of quantities also their `unit [C]`, which differences are held against.
 
     The expected answers are torch's when the file must agree with them to float32's precision (`answers` is None);
     else they are the file's own, and torch's are kept beside them as `network_logits`.
@@ -138,6 +145,8 @@ def sample_file(
     }
     if "probabilities" in kind.outputs:
         arrays["probabilities"] = kind.probabilities(logits).astype(np.float32)
+    if unit is not None:
+        arrays["unit"] = unit
     if answers is not None:
         arrays["network_logits"] = network
     return _npz(**arrays)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from graph2mlp.errors import BundleError, one_line
 
-__all__ = ["Node", "OnnxGraph", "read_onnx"]
+__all__ = ["Node", "OnnxGraph", "external_files", "read_onnx"]
 
 _DTYPES: dict[int, type[np.generic]] = {
     1: np.float32,
@@ -35,6 +35,7 @@ _DTYPES: dict[int, type[np.generic]] = {
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_RANK = 8
+_MAX_DEPTH = 100
 
 Attribute = int | float | str | tuple[int, ...] | NDArray[Any]
 
@@ -72,11 +73,50 @@ def read_onnx(content: bytes, *, where: str, data: Path | None = None) -> OnnxGr
         raise BundleError(f"{where}: the model cannot be read without onnxruntime ({one_line(error)}).") from None
 
 
+_INSIDE: dict[str, dict[int, str]] = {
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "function": {7: "node", 11: "attribute"},
+    "training": {1: "graph", 2: "graph"},
+}
+"""Where tensors can be: of each message, the fields that hold others, and which."""
+
+
+def external_files(content: bytes, *, where: str) -> set[str]:
+    """The files that a model wants to read weights from, wherever in it they are named.
+
+    Raises:
+        BundleError: the file is not ONNX, or is cut off.
+    """
+    found: set[str] = set()
+    waiting: list[tuple[str, memoryview, int]] = [("model", memoryview(content), 0)]
+    try:
+        while waiting:
+            kind, data, depth = waiting.pop()
+            if depth > _MAX_DEPTH:
+                raise ValueError("its graphs lie in each other too deeply")
+            if kind == "tensor":
+                entries = (_fields(_message(value)) for number, value in _fields(data) if number == 13)
+                named = [{n: _text(part) for n, part in entry} for entry in entries]
+                found |= {one.get(2, "") for one in named if one.get(1) == "location"}
+                continue
+            inside = _INSIDE[kind]
+            waiting += [(inside[n], _message(value), depth + 1) for n, value in _fields(data) if n in inside]
+    except (ValueError, TypeError) as error:
+        raise BundleError(f"{where}: the model cannot be read ({one_line(error)}).") from None
+    return found
+
+
 def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:
     """The fields of one message: number and value, `int` or the bytes of text, message or fixed-width number."""
     position = 0
     while position < len(data):
         tag, position = _varint(data, position)
+        if tag >= 1 << 32:
+            raise ValueError("a field's number is too large")
         number, wire = tag >> 3, tag & 7
         if wire == _VARINT:
             value, position = _varint(data, position)
@@ -112,6 +152,8 @@ def _signed(value: int) -> int:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, int):  # which bytes() would take for a length
+        raise ValueError("a number where text belongs")
     return bytes(value).decode("utf-8", errors="replace")
 
 

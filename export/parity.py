@@ -38,7 +38,7 @@ class Difference:
     max_abs: float
     """Largest absolute difference."""
     max_scaled: float
-    """Largest difference divided by `max(1, |expected|)`; this is what is held against the tolerance."""
+    """Largest difference divided by `max(1, |expected|)`, or by the `unit`; what is held against the tolerance."""
     ties: int
     """Rows whose label differs although the two best expected logits are within the tolerance of each other."""
 
@@ -49,11 +49,15 @@ def compare_logits(
     *,
     atol: float = ATOL,
     what: str = "The exported file",
+    unit: NDArray[np.floating[Any]] | None = None,
 ) -> Difference:
     """Hold `got [B, C]` against `expected [B, C]`: differences stay within `atol * max(1, |expected|)`.
 
     A float32 logit of 50 has a spacing of 4e-6, so an absolute 1e-5 would be noise there: large logits are compared
     relative to their size. It follows that labels are equal, except where two expected logits tie within the tolerance.
+
+    Quantities have units of their own: with `unit [C]` differences of a column stay within `atol * unit`. Of a large
+    unit a number near zero is as inexact as any other, and of a small one an absolute 1e-5 may be all there is.
 
     Raises:
         ParityError: shapes differ, a number is not finite, or a difference is too large.
@@ -67,13 +71,13 @@ def compare_logits(
     if not np.isfinite(gap).all():
         row = int(np.nonzero(~np.isfinite(gap).all(1))[0][0])
         raise ParityError(f"{what} gives a number that is not finite for request {row}.")
-    scale = np.maximum(1.0, np.abs(wanted))
+    scale = np.maximum(1.0, np.abs(wanted)) if unit is None else unit.astype(np.float64)
     scaled = gap / scale
     if scaled.max() > atol:
         row = int(scaled.max(1).argmax())
         raise ParityError(
             f"{what} differs by {scaled.max():.2e} (request {row} of {len(gap)}), more than the allowed {atol:.0e} "
-            "per unit of logit."
+            f"per unit of {'logit' if unit is None else 'its deviation'}."
         )
     # Within these bounds another label is possible only where the two logits tie, so ties are counted, not refused.
     other = int((wanted.argmax(1) != got.argmax(1)).sum())

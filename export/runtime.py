@@ -192,7 +192,11 @@ class Predictor:
         if len(tolerance) == len(ROUNDED):
             kind = self.manifest.kind
             return check_rounded(sample["logits"], answer.logits, tolerance, what=what, kind=kind).max_abs
-        difference = compare_logits(sample["logits"], answer.logits, atol=ATOL, what=what)
+        unit = sample.get("unit")  # of quantities; a bundle of before has none
+        shape = answer.logits.shape[1:]
+        if unit is not None and (unit.dtype.kind != "f" or unit.shape != shape or not (unit > 0).all()):
+            raise BundleError(f"{self.bundle.path}: 'unit' of sample.npz must hold a positive number per quantity.")
+        difference = compare_logits(sample["logits"], answer.logits, atol=ATOL, what=what, unit=unit)
         if self.manifest.kind is not CLASSIFICATION:
             return difference.max_abs  # what else is answered follows from the logits, number by number
         if (other := int((sample["labels"] != answer.labels).sum())) > difference.ties:

@@ -21,9 +21,9 @@ from graph2mlp.export.parity import ATOL, Difference, compare_logits
 from graph2mlp.export.requests import PAD, Floats, Requests
 from graph2mlp.structure.table import StructureTable
 from graph2mlp.students.base import Student, StudentInput
-from graph2mlp.tasks import TASKS
+from graph2mlp.tasks import REGRESSION, TASKS
 
-__all__ = ["Parity", "check_parity", "student_logits", "student_undecided"]
+__all__ = ["Parity", "check_parity", "output_unit", "student_logits", "student_undecided"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ def check_parity(
             for engine in engines:
                 logits, *others = engine.run(feeds)
                 what = f"At batch size {size} the exported file{' in numpy' if engine.name == 'numpy' else ''}"
-                found = compare_logits(expected, logits, atol=atol, what=what)
+                found = compare_logits(expected, logits, atol=atol, what=what, unit=output_unit(student))
                 # Of quantities there is nothing else. The negation also refuses NaN.
                 if others and not np.abs(kind.probabilities(expected) - others[0]).max() <= atol:
                     raise ParityError(f"{what} gives other probabilities than the student's logits stand for.")
@@ -78,6 +78,19 @@ def check_parity(
     return Parity(
         requests=len(requests), batch_sizes=tuple(batch_sizes), max_abs=worst.max_abs, ties=ties, engines=names
     )
+
+
+def output_unit(student: Student) -> Floats | None:
+    """What a difference is held against in each column `[C]`; None for logits, whose unit is 1.
+
+    Of quantities the deviation on the training nodes, and a hundredth of their mean: float32 has no finer steps than
+    that on a mean far from zero.
+    """
+    if student.spec.task != REGRESSION.name:
+        return None
+    spread, center = (student.outputs.get_buffer(name) for name in ("spread", "center"))
+    unit: Floats = (spread + center.abs() / 100).numpy()
+    return unit
 
 
 def student_logits(student: Student, table: StructureTable | None, requests: Requests) -> Floats:

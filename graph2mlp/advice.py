@@ -6,10 +6,10 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
-from graph2mlp.significance import chance
+from graph2mlp.significance import chance, half_width
 
 __all__ = ["Gap", "advice", "advise", "run_advice", "seeds_advice"]
 
@@ -79,7 +79,7 @@ def _differences(result: Mapping[str, Any]) -> list[str]:
 
 
 def seeds_advice(runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The sentences for several seeds: differences seed by seed, sure when twice their standard error lies above 0."""
+    """The sentences for several seeds: differences seed by seed, sure when their mean's 95 % interval leaves out 0."""
     told: dict[str, Gap] = {}
     mlp: dict[str, Gap] = {}
     for name in PARTS:
@@ -87,8 +87,7 @@ def seeds_advice(runs: Sequence[Mapping[str, Any]]) -> list[str]:
             pairs = [(run["student"].get(name), (run[role] or {}).get(name)) for run in runs]
             apart = [a - b for a, b in pairs if a is not None and b is not None]
             if len(apart) == len(runs):
-                sure = abs(fmean(apart)) > 2 * stdev(apart) / math.sqrt(len(apart))
-                gaps[name] = Gap(fmean(apart), sure)
+                gaps[name] = Gap(fmean(apart), abs(fmean(apart)) > half_width(apart))
     ratios = [run["fcr"]["percent"] for run in runs if (run.get("fcr") or {}).get("percent") is not None]
     fcr = {"percent": fmean(ratios)} if ratios else runs[0].get("fcr")
     return [*_frequencies(runs), *advise(told, mlp, fcr, plain=runs[0]["method"] == "mlp")]

@@ -6,7 +6,7 @@ Each later source wins: defaults of the package, defaults of the method, a TOML 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -145,16 +145,27 @@ def resolve_config(
     _own_teacher(tree["teacher"], {"module": teacher_module, "weights": teacher_weights}, given, trusted)
     problems: list[str] = []
     built: dict[str, Any] = {name: _build(types[name], name, values, problems) for name, values in tree.items()}
-    if built["loss"] is not None and built["loss"].used and not cls.needs_teacher:
-        names = ", ".join(f"loss.{name}" for name in built["loss"].used)
-        problems.append(
-            f"{names} compares with a teacher, but method '{top['method']}' learns from none. "
-            "Leave it out, or use a method with a teacher, such as glnn."
-        )
+    problems += _at_odds(cls, built)
     if problems:
         raise ConfigError(" ".join(problems))
     hyper = built.pop(str(top["method"]))
     return RunConfig(**top, **built, hyper=hyper)
+
+
+def _at_odds(cls: type[Method], built: Mapping[str, Any]) -> Iterator[str]:
+    """Settings that the method has no use for; a group that could not be built is None."""
+    loss, train = built["loss"], built["train"]
+    if loss is not None and loss.used and not cls.needs_teacher:
+        names = ", ".join(f"loss.{name}" for name in loss.used)
+        yield (
+            f"{names} compares with a teacher, but method '{cls.name()}' learns from none. "
+            "Leave it out, or use a method with a teacher, such as glnn."
+        )
+    if train is not None and train.teach_val == "refit" and cls.first_stage is not Method.first_stage:
+        yield (
+            f"train.teach_val=refit trains once more for as many epochs as were best, but method '{cls.name()}' trains "
+            "in two stages, each with a best epoch of its own. Use train.teach_val=known."
+        )
 
 
 def _check_top(top: dict[str, Any]) -> None:

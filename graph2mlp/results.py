@@ -94,7 +94,7 @@ def run_result(config: RunConfig, made: Finished) -> tuple[dict[str, Any], dict[
             "hidden": student.spec.hidden,
             "parameters": student.num_parameters,
             # Once it has learned from validation nodes, what it answers there says nothing: what it said before does.
-            "val": fitted.best.value if fitted.refitted else made.val(student, made.table),
+            "val": made.val(student, made.table) if fitted.val is None else fitted.val,
             **evaluate_student(student, graph, made.table),
             "agreement": agree,
             "epochs": fitted.epochs,

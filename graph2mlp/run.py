@@ -128,6 +128,7 @@ class Run:
             raise RunError(
                 f"The teacher '{config.code}' is not the one that {self.path} learned from. Run distill again."
             )
+        teacher.examine(self.graph().observed())
         find_hops(teacher, self.graph())
         return teacher
 

@@ -14,6 +14,7 @@ from graph2mlp.atomic import write_json
 from graph2mlp.config import RunConfig
 from graph2mlp.data.datasets import dataset_names
 from graph2mlp.data.graph import GraphData
+from graph2mlp.data.targets import known_rows
 from graph2mlp.deployed import check_varies, read_deployed
 from graph2mlp.errors import ConfigError, DataError, KnowledgeError, RunError
 from graph2mlp.methods import METHODS, method_class
@@ -52,6 +53,7 @@ def read_inputs(config: RunConfig, files: Sequence[Path] = ()) -> Inputs:
     graph = run_graph(config)
     observed, deployed = graph.observed(), read_deployed(config, graph)
     _check_task(config, graph)
+    _check_reported(graph)
     if graph.task is REGRESSION:
         for part, ids in graph.split.parts().items():
             if len(ids):
@@ -102,6 +104,18 @@ def _check_task(config: RunConfig, graph: GraphData) -> None:
         )
 
 
+def _check_reported(graph: GraphData) -> None:
+    """Every part that accuracy is reported on needs a label; a test set that is to be predicted has none."""
+    for part, ids in graph.split.parts().items():
+        if len(ids) and not bool(known_rows(graph.y[ids]).any()):
+            where = "the unseen share of 'test'" if part == "unseen" else f"'{part}'"
+            raise DataError(
+                f"Graph '{graph.name}': no node in {where} has a label, so nothing can be measured there. Put labelled "
+                "nodes into that part; nodes to be predicted belong to none, and are learned from and answered all "
+                "the same."
+            )
+
+
 def _check_classes(graph: GraphData) -> None:
     sizes = torch.bincount(graph.y[graph.split.train], minlength=graph.num_classes)
     if bool((sizes == 0).any()):
@@ -118,8 +132,7 @@ def _own_inputs(config: RunConfig, graph: GraphData, observed: GraphData) -> Inp
     if graph.edge_weight is not None and not teacher.takes_weights:
         unread = f"its teacher '{config.teacher.label}' has no argument edge_weight, so it is asked without weights"
         graph = replace(graph, notes=(*graph.notes, unread))
-    teacher.find_last_layer(observed)
+    teacher.examine(observed)
     said = extract_knowledge(teacher, observed, name=config.teacher.label)
-    said = replace(said, logits=observed.targets.as_logits(said.logits))
     check_teaches(said, observed, force=config.teacher.force)
     return Inputs(graph, observed, (said,), teacher)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import stdev
 from typing import Any
 
-__all__ = ["FEW", "calibration_error", "chance", "wilson"]
+__all__ = ["FEW", "calibration_error", "chance", "half_width", "wilson"]
 
 FEW = 30
 """Below so many nodes a share is marked as uncertain: its interval is wider than a third of the scale."""
@@ -23,6 +24,14 @@ def wilson(right: int, nodes: int) -> tuple[float, float]:
     half = _Z / (1 + z) * math.sqrt(share * (1 - share) / nodes + z / (4 * nodes))
     # At the ends rounding would leave the interval a hair beside the share itself.
     return (0.0 if right == 0 else middle - half), (1.0 if right == nodes else middle + half)
+
+
+def half_width(values: Sequence[float]) -> float:
+    """Half of the 95 % interval of a mean of n values, `t(0.975, n - 1) s / sqrt(n)` (Student); infinite for n = 1."""
+    from scipy.stats import t
+
+    n = len(values)
+    return float(t.ppf(0.975, n - 1)) * stdev(values) / math.sqrt(n) if n > 1 else math.inf
 
 
 def chance(gained: int, lost: int) -> float:

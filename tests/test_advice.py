@@ -84,6 +84,9 @@ def test_seeds_are_compared_one_by_one() -> None:
     assert "test nodes +1.1." in seeds_advice(steady)[0]
     mixed = [_result(student={"test": 0.80 + gain}) for gain in (-0.05, 0.09, -0.02)]
     assert "(may be chance)" in seeds_advice(mixed)[0]
+    # Two seeds with gains of 1 and 2 points: twice their standard error is 1.0, Student's interval is 6.4 wide.
+    two = [_result(student={"test": 0.80 + gain}) for gain in (0.010, 0.020)]
+    assert "test nodes +1.5 (may be chance)" in seeds_advice(two)[0]
 
 
 def test_other_frequencies_are_named_where_they_matter() -> None:

@@ -269,6 +269,13 @@ def test_what_cannot_be_scored_or_named_is_refused(tmp_path: Path) -> None:
         refused = distill(replace(graph, y=y).save(tmp_path / "g.npz"), tmp_path / "run", "--method", "glnn")
         assert_one_line_error(refused, f"in '{part}'", "'income'", "R2")
         assert not (tmp_path / "run").exists()
+    for task in ("classification", *OTHERS):
+        whole = task_graph(task)
+        hidden = replace(whole, y=whole.y.clone())
+        hidden.y[whole.split.test] = float("nan") if task == "regression" else -1
+        refused = distill(hidden.save(tmp_path / "g.npz"), tmp_path / "run", "--method", "glnn", "--task", task)
+        assert_one_line_error(refused, "no node in 'test' has a label", "belong to none")
+        assert not (tmp_path / "run").exists()
     for names in (("age", "age"), ("id", "age")):
         with pytest.raises(DataError, match="different names"):
             replace(graph, class_names=names)

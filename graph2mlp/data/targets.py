@@ -60,9 +60,17 @@ class Targets(ABC):
     def mean(self, logits: Tensor, weights: Tensor) -> Tensor:
         """Logits `[n, C]` whose answers are the mean of those of `logits [M, n, C]`, with weights `[M]`."""
 
-    def as_logits(self, values: Tensor) -> Tensor:
-        """What was said in another form, as logits."""
+    def are_probabilities(self, values: Tensor) -> bool:
+        """Whether `values [n, C]`, all that somebody said of a graph, are probabilities; a few rows do not tell."""
+        return False
+
+    def from_probabilities(self, values: Tensor) -> Tensor:
+        """Probabilities as logits."""
         return values
+
+    def as_logits(self, values: Tensor) -> Tensor:
+        """All that somebody said of a graph, in whatever form, as logits."""
+        return self.from_probabilities(values) if self.are_probabilities(values) else values
 
     def output_scale(self) -> nn.Module:
         """What a network's last layer passes through: a fresh module, with state for quantities only."""
@@ -89,11 +97,12 @@ class Classes(Targets):
     def mean(self, logits: Tensor, weights: Tensor) -> Tensor:
         return torch.logsumexp(F.log_softmax(logits, dim=2) + weights.log().view(-1, 1, 1), dim=0)
 
-    def as_logits(self, values: Tensor) -> Tensor:
-        """Probabilities as their logarithms: soft labels of those themselves are nearly uniform."""
-        if values.size(1) > 1 and bool((values >= 0).all()) and bool(((values.sum(1) - 1).abs() < 1e-3).all()):
-            return values.clamp(min=1e-9).log()
-        return values
+    def are_probabilities(self, values: Tensor) -> bool:
+        return values.size(1) > 1 and bool((values >= 0).all()) and bool(((values.sum(1) - 1).abs() < 1e-3).all())
+
+    def from_probabilities(self, values: Tensor) -> Tensor:
+        """Their logarithms: soft labels of probabilities themselves are nearly uniform."""
+        return values.clamp(min=1e-9).log()
 
 
 class Labels(Targets):
@@ -117,9 +126,13 @@ class Labels(Targets):
     def mean(self, logits: Tensor, weights: Tensor) -> Tensor:
         return torch.logit((logits.sigmoid() * weights.view(-1, 1, 1)).sum(0), eps=_EDGE)
 
-    def as_logits(self, values: Tensor) -> Tensor:
-        """Probabilities as their log-odds; logits of which none is negative or above 1 are hardly possible."""
-        return torch.logit(values, eps=_EDGE) if bool(((values >= 0) & (values <= 1)).all()) else values
+    def are_probabilities(self, values: Tensor) -> bool:
+        """Logits of which none is negative or above 1 are hardly possible."""
+        return bool(((values >= 0) & (values <= 1)).all())
+
+    def from_probabilities(self, values: Tensor) -> Tensor:
+        """Their log-odds."""
+        return torch.logit(values, eps=_EDGE)
 
 
 class Quantities(Targets):

@@ -17,6 +17,9 @@ from graph2mlp.tensor_files import save_tensors
 
 __all__ = ["PAD", "StructureTable"]
 
+_NUMBERS = 1 << 24
+"""Numbers of neighbours' rows that are held at once."""
+
 PAD = -1
 """Fills a row of neighbour ids up to the longest row of its batch."""
 
@@ -56,9 +59,24 @@ class StructureTable:
 
     def for_unseen(self, neighbours: Tensor) -> Tensor:
         """Mean over known neighbours: `neighbours [B, K]` int64, padded with `PAD` -> `[B, P]`."""
-        present = (neighbours != PAD) & self.known[neighbours]
-        total = (self.rows[neighbours] * present.unsqueeze(-1)).sum(1)
-        return total / present.sum(1, keepdim=True).clamp(min=1)
+        out = torch.empty(len(neighbours), self.width)
+        # One node with many neighbours makes K large for all, so a few requests are answered at once.
+        size = max(1, _NUMBERS // max(1, neighbours.size(1) * self.width))
+        for part, means in zip(neighbours.split(size), out.split(size), strict=True):
+            present = (part != PAD) & self.known[part]
+            total = (self.rows[part] * present.unsqueeze(-1)).sum(1)
+            torch.div(total, present.sum(1, keepdim=True).clamp(min=1), out=means)
+        return out
+
+    def for_nodes(self, graph: GraphData, ids: Tensor, *, cold: bool = False) -> Tensor:
+        """What `for_unseen` says to `neighbour_requests(graph, ids, cold=cold)`, without that array: `[B, P]`."""
+        if cold:
+            return torch.zeros(len(ids), self.width)
+        out = self.for_known(ids)
+        unseen = torch.isin(ids, graph.split.unseen)
+        if bool(unseen.any()):
+            out[unseen] = self._means_of(graph.node_ids, graph.in_neighbours, ids[unseen])
+        return out
 
     def neighbour_means(self, graph: GraphData, ids: Tensor | None = None) -> Tensor:
         """What `for_unseen` would say of every node of the observed `graph`, were it new: `[N_observed, P]`.

@@ -34,6 +34,8 @@ class OwnTeacher(Teacher):
     `hidden` is the outputs of the layers named in `config.hidden_layers` (joined by `+`), or with `auto` the input of
     the last layer with weights whose output has one column per class; with `none`, or where there is no such layer,
     empty. It is what flows there in evaluation mode, usually after the activation.
+
+    A network that says probabilities is heard as logits, once `examine` has found out.
     """
 
     def __init__(self, network: nn.Module, graph: GraphData, config: TeacherConfig, *, program: bool = False) -> None:
@@ -42,6 +44,7 @@ class OwnTeacher(Teacher):
         self.network = network
         self._program = program
         self.hops = 0
+        self._says_probabilities = False
         self._layers: tuple[str, ...] = ()
         self._reads_input = False
         takes = "edge_weight" in inspect.signature(network.forward).parameters
@@ -87,13 +90,15 @@ class OwnTeacher(Teacher):
                 handle = modules[name].register_forward_hook(listen(name))
                 hooks.callback(handle.remove)
             logits = self._ask(dense_rows(x), adjacency)
+        if self._says_probabilities:
+            logits = self.targets.from_probabilities(logits)
         return logits, tuple(heard[name].float() for name in self._layers if name in heard)
 
     @torch.no_grad()
-    def find_last_layer(self, graph: GraphData) -> None:
-        """With `hidden_layers = "auto"`: find the layer that makes the answers, and listen to its input from now on."""
-        if self._program or self.config.hidden_layers != "auto":
-            return
+    def examine(self, graph: GraphData) -> None:
+        """Ask about the whole observed `graph` once, to find out in which form the network answers; and with
+        `hidden_layers = "auto"` which layer makes the answers, to listen to its input from now on.
+        """
         calls: list[tuple[str, Tensor]] = []
         x = dense_rows(graph.features())
 
@@ -110,9 +115,11 @@ class OwnTeacher(Teacher):
             return hook
 
         with ExitStack() as hooks:
-            for name, module in _weighted_layers(self.network):
-                hooks.callback(module.register_forward_hook(watch(name)).remove)
-            self._ask(x, self.adjacency(graph))
+            if not self._program and self.config.hidden_layers == "auto":
+                for name, module in _weighted_layers(self.network):
+                    hooks.callback(module.register_forward_hook(watch(name)).remove)
+            said = self._ask(x, self.adjacency(graph))
+        self._says_probabilities = self.targets.are_probabilities(said)
         if calls:
             self._layers, self._reads_input = (calls[-1][0],), True
 

@@ -124,6 +124,7 @@ class NodeBatches:
         # In random order within each node, the first `fanout` are a random sample.
         key = target + torch.rand(len(target), generator=self.generator, dtype=torch.float64)
         kept = key.argsort()[rank < self.fanout]
+        kept = kept[self.read.taught[source[kept]]]  # what a teacher says of the others is not learned in pairs, either
         return source[kept], target[kept]
 
 

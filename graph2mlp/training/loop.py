@@ -38,8 +38,9 @@ class Fitted:
     """Wall clock."""
     cpu_seconds: float
     """Of this process, all threads: comparable on a shared machine."""
-    refitted: bool = False
-    """Whether the weights are those of another training of as many epochs, that had no validation to be chosen by."""
+    val: float | None = None
+    """The metric on validation nodes, asked as known ones, before the student learned from them, too; None where it has
+    not, or did so from the start: then its answers can still be asked for."""
 
     def with_cost_of(self, other: Fitted) -> Fitted:
         """The same training, where `other` had to run, too."""

@@ -10,7 +10,6 @@ from torch import Tensor
 from graph2mlp.data.graph import GraphData
 from graph2mlp.memory import as_many_as_fit
 from graph2mlp.methods.base import Method, Stage, Team
-from graph2mlp.structure.requests import neighbour_requests
 from graph2mlp.structure.table import StructureTable
 from graph2mlp.students.base import Student, StudentInput, StudentOutput, StudentSpec
 from graph2mlp.training import parallel
@@ -19,7 +18,7 @@ from graph2mlp.training.checkpoint import Checkpoint
 from graph2mlp.training.loop import EpochLog, Fitted, fit, silent
 from graph2mlp.training.objective import DistillObjective, single_player
 from graph2mlp.training.seed import seeded
-from graph2mlp.training.validation import validation_score
+from graph2mlp.training.validation import known_score, validation_score
 
 __all__ = ["answer", "train_student"]
 
@@ -47,9 +46,10 @@ def train_student(
     """
     student, fitted = _train(method, spec, stage, log, first_log, checkpoint)
     if stage.refits:
+        val = known_score(student, stage)
         again = checkpoint and checkpoint.beside("refit")
         student, refitted = _train(method, spec, stage.with_val(fitted.best_epoch), refit_log, first_log, again)
-        fitted = replace(fitted.with_cost_of(refitted), refitted=True)
+        fitted = replace(fitted.with_cost_of(refitted), val=val)
     return student, fitted
 
 
@@ -122,7 +122,7 @@ def answer(
     for part, out in zip(torch.split(ids, rows), torch.split(logits, rows), strict=True):
         structure = None
         if student.regime == "structure" and table is not None:
-            structure = table.for_unseen(neighbour_requests(graph, part, cold=cold))
+            structure = table.for_nodes(graph, part, cold=cold)
         said: StudentOutput = student(StudentInput(graph.features(part), structure))
         out.copy_(said.logits)
     return logits

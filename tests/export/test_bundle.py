@@ -250,6 +250,56 @@ def test_model_that_reads_other_files(folder: Path, tmp_path: Path) -> None:
     assert "wants to read the file" in refused(tmp_path / "evil")
 
 
+@pytest.mark.parametrize("place", ["initializer", "value first", "attribute", "branch", "sparse", "function"])
+def test_model_that_hides_what_it_reads(place: str, folder: Path, tmp_path: Path) -> None:
+    """A field may come in any order, and a tensor lie in many places; onnxruntime would read the file from them all."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
+    entry = tensor.external_data.add(key="location", value="secret.bin")
+    model = onnx.load(folder / MODEL)
+    if place in ("initializer", "value first"):
+        model.graph.initializer.append(tensor)
+    elif place == "sparse":
+        model.graph.sparse_initializer.add().values.CopyFrom(tensor)
+    elif place == "attribute":
+        model.graph.node.append(helper.make_node("Constant", [], ["c"], value=tensor))
+    elif place == "branch":
+        branch = helper.make_graph([], "branch", [], [], [tensor])
+        model.graph.node.append(helper.make_node("If", ["c"], ["d"], then_branch=branch, else_branch=branch))
+    else:
+        node = helper.make_node("Constant", [], ["c"], value=tensor)
+        model.functions.append(helper.make_function("own", "f", [], ["c"], [node], [helper.make_opsetid("", 20)]))
+    content = model.SerializeToString()
+    if place == "value first":
+        key, value = b"\x0a\x08location", b"\x12\x0asecret.bin"
+        assert key + value == entry.SerializeToString()
+        content = content.replace(key + value, value + key)
+        assert onnx.load_from_string(content).graph.initializer[-1].external_data[0].value == "secret.bin"
+    manifest = open_bundle(folder).manifest
+    write_bundle(tmp_path / "evil", manifest, {MODEL: content, "sample.npz": (folder / "sample.npz").read_bytes()})
+    assert "wants to read the file 'secret.bin'" in refused(tmp_path / "evil")
+
+
+def test_model_of_graphs_within_graphs(folder: Path, tmp_path: Path) -> None:
+    """Each within the other to the end of the file: looked through, that would take longer than anyone waits."""
+
+    def field(number: int, content: bytes) -> bytes:
+        size, varint = len(content), b""
+        while size > 127:
+            varint, size = varint + bytes([size & 127 | 128]), size >> 7
+        return bytes([number << 3 | 2]) + varint + bytes([size]) + content
+
+    content = b""
+    for _ in range(2000):
+        content = field(1, field(5, field(6, content)))  # graph.node.attribute.g
+    manifest = open_bundle(folder).manifest
+    files = {MODEL: field(7, content), "sample.npz": (folder / "sample.npz").read_bytes()}
+    write_bundle(tmp_path / "deep", manifest, files)
+    assert "too deeply" in refused(tmp_path / "deep")
+
+
 def test_write_refuses_bad_names(bundles, tmp_path: Path) -> None:
     manifest = open_bundle(bundles("sparse")).manifest
     for name in ("../a", "bundle.json", "a/b"):

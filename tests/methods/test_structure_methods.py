@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -18,6 +20,7 @@ from graph2mlp.methods.gsp import GSP
 from graph2mlp.methods.lsp import LSP
 from graph2mlp.students.base import StudentInput, StudentOutput, StudentSpec
 from graph2mlp.training.batches import NodeBatches
+from graph2mlp.training.student import train_student
 from tests.graphs import F4
 from tests.pipeline import bare_stage, make_stage, run_method, same_weights, small_config
 
@@ -59,6 +62,23 @@ def test_golden_value_of_g_crd(f4: F4) -> None:
     positive = f4.T[[1, 0, 3, 2]]
     want = F.cross_entropy(F.normalize(positive, dim=1) @ F.normalize(f4.T, dim=1).T, torch.arange(4))
     assert float(term(_batch(f4), StudentOutput(f4.Zs, (positive,)))) == pytest.approx(float(want), rel=1e-12)
+
+
+@pytest.mark.parametrize("method", ["glnn", "lsp", "gsp", "g_crd"])
+def test_what_is_said_of_validation_nodes_can_be_left_out(method: str, dense_graph: GraphData) -> None:
+    """In pairs of neighbours, too: the epoch is chosen on these nodes."""
+    config = small_config(method, overrides=["train.teach_val=never"])
+    stage, spec = make_stage(config, dense_graph)
+    said = stage.teachers[0]
+    hidden = {name: rows.clone() for name, rows in said.hidden.items()}
+    noise = replace(said, logits=said.logits.clone(), hidden=hidden)
+    for rows in (noise.logits, *hidden.values()):
+        rows[stage.graph.split.val] = torch.randn(len(stage.graph.split.val), rows.size(1))
+    # Which epoch is kept depends on labels alone, so the weights are equal if nothing was heard.
+    first, second = (
+        train_student(config.hyper, spec, replace(stage, teachers=(one,)))[0].state_dict() for one in (said, noise)
+    )
+    assert same_weights(first, second)
 
 
 @pytest.mark.parametrize(("method", "name"), [(LSP(), "local"), (GSP(), "global"), (GCRD(), "contrast")])

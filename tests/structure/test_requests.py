@@ -10,7 +10,7 @@ import torch
 from graph2mlp.data.graph import GraphData
 from graph2mlp.data.splits import Split
 from graph2mlp.structure.requests import neighbour_requests
-from graph2mlp.structure.table import PAD
+from graph2mlp.structure.table import PAD, StructureTable
 from tests.graphs import community_graph
 
 
@@ -32,6 +32,24 @@ def test_unseen_nodes_send_their_in_neighbours(graph: GraphData) -> None:
     """Mixed batches are padded to the longest list; an unseen node never asks for itself."""
     got = neighbour_requests(graph, torch.tensor([1, 50, 51, 60]))
     assert got.tolist() == [[1, PAD, PAD], [2, 4, 9], [PAD] * 3, [50, PAD, PAD]]
+
+
+@pytest.mark.parametrize("cold", [False, True])
+@pytest.mark.parametrize("ids", [[1, 50, 51, 60, 4, 59], [51, 60], [], [0]])
+def test_a_table_answers_nodes_as_it_answers_their_requests(
+    ids: list[int], cold: bool, graph: GraphData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the padded array, which one node with many neighbours makes wide for all; nor do parts change a bit."""
+    rows = torch.randn(61, 5, generator=torch.Generator().manual_seed(0))
+    known = torch.ones(61, dtype=torch.bool)
+    known[[50, 51, 60, 2, 59]] = False
+    rows[~known] = 0
+    table, nodes = StructureTable("made up", rows, known), torch.tensor(ids, dtype=torch.long)
+    requests = neighbour_requests(graph, nodes, cold=cold)
+    whole = table.for_unseen(requests)
+    torch.testing.assert_close(table.for_nodes(graph, nodes, cold=cold), whole)
+    monkeypatch.setattr("graph2mlp.structure.table._NUMBERS", 6)
+    assert torch.equal(table.for_unseen(requests), whole)
 
 
 def test_cold_requests_carry_no_edges(graph: GraphData) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -169,7 +170,7 @@ def test_hidden_layers(tmp_path: Path) -> None:
 
     def heard(layers: str) -> tuple[Tensor, ...]:
         teacher = _loaded(hidden_layers=layers)
-        teacher.find_last_layer(graph)
+        teacher.examine(graph)
         with torch.no_grad():
             return teacher(graph.x, graph.edge_index)[1]
 
@@ -197,6 +198,46 @@ def test_probabilities_become_logits(tmp_path: Path) -> None:
         want = _loaded().network(graph.x, graph.edge_index).softmax(1)
     said = open_run(tmp_path / "r").knowledge()[0]
     assert torch.allclose(said.logits.softmax(1), want, atol=1e-5)
+
+
+def test_probabilities_become_logits_wherever_the_teacher_is_asked(tmp_path: Path) -> None:
+    """Unseen nodes, other graphs and the rows of a bench: one network gives one set of figures in either form."""
+    save_npz(community_graph(seed=9), tmp_path / "there.npz")
+    found, sure, models = {}, {}, {}
+    for name in ("Net", "Soft"):
+        own = ("--teacher-module", f"g2m_mine:{name}", "--teacher-weights", "w.pt")
+        asked = ("--setting", "production", "--deploy", tmp_path / "there.npz")
+        done = distill("tiny.npz", tmp_path / name, "--method", "glnn", *own, *asked)
+        assert done.exit_code == 0, done.output
+        result, details = result_of(tmp_path / name), json.loads((tmp_path / name / "breakdown.json").read_text())
+        found[name] = [result["deploy"][0]["teacher"], *(result["teacher"][part] for part in ("tran", "ind", "cold"))]
+        bins = [one["calibration"]["teacher"] for one in details["parts"].values()]
+        sure[name] = [one["confidence"] for part in bins for one in part]
+        models[name] = open_run(tmp_path / name, allowed_code=f"g2m_mine:{name}").teacher()
+    assert found["Net"] == found["Soft"]
+    assert sure["Net"] == pytest.approx(sure["Soft"])
+    graph = community_graph()
+    with torch.no_grad():
+        raw, soft = (models[name](graph.x, graph.edge_index)[0].softmax(1) for name in ("Net", "Soft"))
+    assert torch.allclose(raw, soft, atol=1e-5)
+
+
+def test_shares_of_several_labels_become_log_odds() -> None:
+    """As shares, every label would count as said: a logit above 0 is a yes."""
+    graph = community_graph()
+    labels = replace(graph, y=nn.functional.one_hot(graph.y, CLASSES))
+    network = _loaded().network
+
+    class Shares(nn.Module):
+        def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+            out: Tensor = network(x, edge_index).sigmoid()
+            return out
+
+    teacher = OwnTeacher(Shares(), labels, TeacherConfig(module="m:Shares")).eval()
+    teacher.examine(labels)
+    with torch.no_grad():
+        few = teacher(graph.x[:2], torch.tensor([[0, 1], [1, 0]]))[0]
+        assert torch.allclose(few, network(graph.x[:2], torch.tensor([[0, 1], [1, 0]])), atol=1e-3)
 
 
 def test_exported_program(tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ def test_own_teacher_is_given_weights() -> None:
     """As they are stored, repeats and all; cut out with their edges when it serves."""
     graph, network = _directed(), _Own().eval()
     teacher = OwnTeacher(network, graph, TeacherConfig(module="m:Own")).eval()
-    teacher.find_last_layer(graph)
+    teacher.examine(graph)
     with torch.no_grad():
         want = network(graph.x, graph.edge_index, graph.edge_weight)
     logits, hidden = answer_all(teacher, graph)
