@@ -59,8 +59,8 @@ class TeacherConfig:
     burn_in: int = 20
     """Epochs at the start that are never kept: an untrained teacher may validate well by luck."""
     calibrate: bool = True
-    """Ensembles: fit each member's temperature and weight on the validation nodes; false is the plain mean (which
-    `frequencies=observed` scales and shifts)."""
+    """Ensembles: fit each member's weight, and of classes its temperature, on the validation nodes; false is the plain
+    mean (which `frequencies=observed` scales and shifts)."""
     frequencies: Literal["labelled", "observed"] = "labelled"
     """Class frequencies the answers assume: as among the labelled nodes, or as estimated among all observed ones, which
     differ where labels were drawn class by class (built-in teachers; one class per node)."""

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from graph2mlp.data.features import Features
 from graph2mlp.data.graph import GraphData
 from graph2mlp.data.neighbours import csr_neighbours
-from graph2mlp.tasks import CLASSIFICATION
+from graph2mlp.data.targets import Quantities
+from graph2mlp.tasks import CLASSIFICATION, MULTILABEL
 from graph2mlp.teachers.frequencies import frequency_shift, sampled_nodes
 from graph2mlp.teachers.models import Teacher
-from graph2mlp.teachers.stacking import fit_sharpness, fit_weights
+from graph2mlp.teachers.stacking import fit_shares, fit_sharpness, fit_weights
 
 __all__ = ["Ensemble"]
 
@@ -25,8 +26,8 @@ class Ensemble(Teacher):
     """`logits = s log(sum_m w_m softmax(b_m logits_m)) + d`, without s and d a mean of the members' probabilities.
 
     The inverse temperatures `b_m` and weights `w_m` are 1 and 1 / M until `calibrate` fits them on validation nodes,
-    the scale `s` and the shift `d [C]` are 1 and 0 until `fit_frequencies` does. Labels and quantities are a plain
-    mean, of probabilities or of the quantities themselves.
+    the scale `s` and the shift `d [C]` are 1 and 0 until `fit_frequencies` does. Labels and quantities have weights
+    alone: of the mean of probabilities, or of the quantities themselves.
 
     `hidden` is one layer: the members' last hidden layers, each row scaled to length 1, side by side. The cosine of two
     such rows is therefore the mean of the members' cosines, whatever the widths and scales of their layers, and the
@@ -86,12 +87,17 @@ class Ensemble(Teacher):
 
     @torch.no_grad()
     def calibrate(self, logits: Sequence[Tensor], y: Tensor) -> None:
-        """Fit temperatures and weights to the members' `logits`, each `[n, C]`, at validation nodes of classes `y`."""
-        if self.targets.task is not CLASSIFICATION:
+        """Fit temperatures and weights to the members' `logits`, each `[n, C]`, at validation nodes with truth `y`."""
+        if self.targets.task is CLASSIFICATION:
+            self.sharpness.copy_(torch.tensor([fit_sharpness(one, y) for one in logits]))
+            truth = F.softmax(self._sharpened(logits), dim=2).gather(2, y.expand(len(logits), -1).unsqueeze(2))
+            self.weights.copy_(fit_weights(truth.squeeze(2)))
             return
-        self.sharpness.copy_(torch.tensor([fit_sharpness(one, y) for one in logits]))
-        truth = F.softmax(self._sharpened(logits), dim=2).gather(2, y.expand(len(logits), -1).unsqueeze(2))
-        self.weights.copy_(fit_weights(truth.squeeze(2)))
+        said = torch.stack(list(logits))
+        if self.targets.task is MULTILABEL:
+            self.weights.copy_(fit_weights(torch.where(y > 0, said, -said).sigmoid().flatten(1)))
+        else:
+            self.weights.copy_(fit_shares(((said - y) / cast(Quantities, self.targets).spread).flatten(1)))
 
     @torch.no_grad()
     def fit_frequencies(self, logits: Sequence[Tensor], y: Tensor, val: Tensor, labelled: Tensor) -> None:

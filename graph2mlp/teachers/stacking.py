@@ -6,12 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["fit_sharpness", "fit_weights"]
+__all__ = ["fit_shares", "fit_sharpness", "fit_weights"]
 
 SHARPNESS = (0.1, 10.0)
 """Limits of the inverse temperature: on few nodes, all answered well, no finite one is best."""
 PRIOR = 3.0
-"""Validation nodes each teacher counts as having explained before the first is looked at; draws weights together."""
+"""Validation nodes each teacher counts as having explained before the first is looked at; draws weights together.
+Of quantities: nodes on which each alone was off by one deviation, independently of the others."""
 _HALVINGS = 40
 _ROUNDS = 200
 
@@ -46,3 +47,23 @@ def fit_weights(truth: Tensor) -> Tensor:
         share = weights * truth
         weights = ((share / share.sum(0)).sum(1, keepdim=True) + PRIOR) / (nodes + members * PRIOR)
     return weights.squeeze(1).float()
+
+
+def fit_shares(errors: Tensor) -> Tensor:
+    """Weights `w [M]` of a mean that minimise `sum_i (sum_m w_m e_mi)^2 + PRIOR sum_m w_m^2`; none below 0, sum 1.
+
+    `errors [M, n]` is how far teacher m is off at answer i, in deviations of the quantity. Without the bounds
+    `w ~ (E E^T + PRIOR I)^-1 1`; a teacher whose weight comes out negative is left out and the others are solved for
+    again. (Stacking with bounds: Breiman, Machine Learning 1996.)
+    """
+    errors = errors.double()
+    gram = errors @ errors.T + PRIOR * torch.eye(len(errors), dtype=torch.double)
+    kept = torch.arange(len(errors))
+    while True:
+        solved = torch.linalg.solve(gram[kept][:, kept], torch.ones(len(kept), dtype=torch.double))
+        if bool((solved >= 0).all()):
+            break
+        kept = kept[torch.arange(len(kept)) != solved.argmin()]
+    weights = torch.zeros(len(errors))
+    weights[kept] = (solved / solved.sum()).float()
+    return weights

@@ -22,6 +22,7 @@ from graph2mlp.teachers.ensemble import Ensemble
 from graph2mlp.teachers.models import build_teacher
 from graph2mlp.teachers.serving import TeacherServer
 from graph2mlp.training.loop import EpochLog
+from tests.graphs import task_graph
 from tests.pipeline import same_weights
 from tests.teachers.test_serving import random_graph
 
@@ -69,6 +70,23 @@ def test_calibrated_mean_by_hand(tiny_graph: GraphData) -> None:
     own = [_answers(member, tiny_graph)[0] for member in ensemble.teachers()]
     want = 0.2 * (own[0] * 0.5).softmax(1) + 0.7 * (own[1] * 2).softmax(1) + 0.1 * own[2].softmax(1)
     torch.testing.assert_close(logits.softmax(1), want, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
+def test_weights_of_labels_and_quantities_are_fitted_too(task: str) -> None:
+    """A member that knows nothing must not have the weight of one that does."""
+    graph = task_graph(task)
+    members = [build_teacher(12, graph.num_classes, CONFIG_GCN, targets=graph.targets) for _ in range(2)]
+    ensemble = Ensemble(members)
+    val = graph.split.val
+    y = graph.y[val].float()
+    good = 4 * y - 2 if task == "multilabel" else y + 0.1 * y.std(0)
+    ensemble.calibrate(
+        [good, good[torch.randperm(len(good), generator=torch.Generator().manual_seed(0))]], graph.y[val]
+    )
+    assert float(ensemble.weights[0]) > 0.8
+    assert float(ensemble.weights.sum()) == pytest.approx(1)
+    assert ensemble.sharpness.tolist() == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("calibrate", [True, False])

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from graph2mlp.teachers.stacking import PRIOR, SHARPNESS, fit_sharpness, fit_weights
+from graph2mlp.teachers.stacking import PRIOR, SHARPNESS, fit_shares, fit_sharpness, fit_weights
 
 
 @pytest.fixture
@@ -65,3 +65,21 @@ def test_better_teachers_weigh_more_but_nobody_is_silenced() -> None:
 def test_certain_and_wrong_is_not_the_logarithm_of_zero() -> None:
     """A node to whose class every teacher gives probability 0 must not turn the weights into NaN."""
     assert bool(torch.isfinite(fit_weights(torch.tensor([[0.0, 1.0], [0.0, 0.5]]))).all())
+
+
+def test_shares_are_the_best_of_a_fine_grid() -> None:
+    """Of three teachers one is best, one errs the same way and worse, one errs independently and helps a little."""
+    best, own = torch.randn(2, 300, generator=torch.Generator().manual_seed(2))
+    errors = torch.stack([0.3 * best, 0.6 * best + 0.1, 0.9 * own])
+    shares = fit_shares(errors)
+
+    def objective(weights: torch.Tensor) -> float:
+        return float((weights.double() @ errors.double()).square().sum() + PRIOR * weights.double().square().sum())
+
+    steps = [step / 100 for step in range(101)]
+    grid = [torch.tensor([a, b, 1 - a - b]) for a in steps for b in steps if a + b <= 1]
+    torch.testing.assert_close(shares, min(grid, key=objective), atol=0.011, rtol=0)
+    assert shares[1] == 0, "unbounded it would be negative: it repeats the first one's errors"
+    assert float(shares.sum()) == pytest.approx(1)
+    torch.testing.assert_close(fit_shares(errors[:1].expand(3, -1)), torch.full((3,), 1 / 3))
+    assert fit_shares(torch.zeros(2, 4)).tolist() == [0.5, 0.5]
