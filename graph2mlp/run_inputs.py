@@ -50,7 +50,7 @@ def read_inputs(config: RunConfig, files: Sequence[Path] = ()) -> Inputs:
     """
     if files and config.teacher.own:
         raise ConfigError("Give --knowledge or a teacher of your own (--teacher-module, --teacher-weights), not both.")
-    graph = run_graph(config)
+    graph = _noted(run_graph(config), config, files)
     observed, deployed = graph.observed(), read_deployed(config, graph)
     _check_task(config, graph)
     _check_reported(graph)
@@ -104,6 +104,15 @@ def _check_task(config: RunConfig, graph: GraphData) -> None:
         )
 
 
+def _noted(graph: GraphData, config: RunConfig, files: Sequence[Path]) -> GraphData:
+    """The graph with a note where a setting, perhaps one that the user has not made, does not do what it says."""
+    outside = bool(files) or config.teacher.own
+    if outside and config.teacher.frequencies == "observed" and graph.task is CLASSIFICATION:
+        note = "teacher.frequencies=observed is for built-in teachers; what yours says is taken as it is"
+        return replace(graph, notes=(*graph.notes, note))
+    return graph
+
+
 def _check_reported(graph: GraphData) -> None:
     """Every part that accuracy is reported on needs a label; a test set that is to be predicted has none."""
     for part, ids in graph.split.parts().items():
@@ -134,5 +143,6 @@ def _own_inputs(config: RunConfig, graph: GraphData, observed: GraphData) -> Inp
         graph = replace(graph, notes=(*graph.notes, unread))
     teacher.examine(observed)
     said = extract_knowledge(teacher, observed, name=config.teacher.label)
-    check_teaches(said, observed, force=config.teacher.force)
+    suspect = {} if config.teacher.weights else {"suspect": "It has no --teacher-weights: are its own trained ones?"}
+    check_teaches(said, observed, force=config.teacher.force, **suspect)
     return Inputs(graph, observed, (said,), teacher)

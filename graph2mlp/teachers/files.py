@@ -42,8 +42,15 @@ def read_knowledge(path: Path, graph: GraphData) -> TeacherKnowledge:
     raise KnowledgeError(f"Cannot read knowledge from {path}: expected .safetensors, .npy, .csv or .parquet.")
 
 
-def check_teaches(knowledge: TeacherKnowledge, observed: GraphData, *, force: bool) -> float:
-    """The score on the validation nodes of `observed`, whose rows `knowledge` is aligned with.
+def check_teaches(
+    knowledge: TeacherKnowledge,
+    observed: GraphData,
+    *,
+    force: bool,
+    suspect: str = "Are rows, columns or weights mixed up?",
+) -> float:
+    """The score on the validation nodes of `observed`, whose rows `knowledge` is aligned with; `suspect` is what may
+    be wrong with it.
 
     Raises:
         KnowledgeError: it is no better than one answer for all nodes, and not `force`.
@@ -54,8 +61,7 @@ def check_teaches(knowledge: TeacherKnowledge, observed: GraphData, *, force: bo
     if not found > constant + 1e-6 and not force:
         raise KnowledgeError(
             f"Teacher '{knowledge.name}' reaches {found:.1%} ({task.metric}) on {len(labels)} validation nodes, one "
-            f"answer for all of them {constant:.1%}. Are rows, columns or weights mixed up? Take it anyway with "
-            "--set teacher.force=true"
+            f"answer for all of them {constant:.1%}. {suspect} Take it anyway with --set teacher.force=true"
         )
     return found
 

@@ -68,6 +68,11 @@ def _build(config: TeacherConfig, graph: GraphData) -> nn.Module:
         hint = f" For a file {config.module.split(':')[0]} write its module's name." if ".py" in config.module else ""
         raise ConfigError(f"--teacher-module must be MODULE:NAME, for example model:GCN (got '{config.module}').{hint}")
     place, name = config.module.split(":")
+    if place.endswith(".py"):
+        module = place.removesuffix(".py")
+        raise ConfigError(
+            f"--teacher-module names a module, not its file: write {module}:{name} (got '{config.module}')"
+        )
     with _current_folder(), torch.random.fork_rng(devices=[]):
         try:
             found: Any = importlib.import_module(place)

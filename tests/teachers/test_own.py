@@ -41,6 +41,11 @@ class Soft(Net):
     def forward(self, x, edge_index):
         return super().forward(x, edge_index).softmax(1), None
 
+class Opposite(nn.Module):
+    # Never right, as an untrained network may be.
+    def forward(self, x, edge_index):
+        return -torch.nn.functional.one_hot(torch.arange(len(x)) % 3).float()
+
 class Bare(nn.Module):
     def forward(self, x, edge_index):
         return x[:, :3]
@@ -154,6 +159,16 @@ def test_weights_in_other_wrappings(tmp_path: Path) -> None:
     for weights in ("ckpt.pt", str(tmp_path / "w.safetensors")):
         got = _loaded(weights=weights).network.state_dict()
         assert all(torch.equal(got[name], want[name]) for name in want)
+
+
+def test_settings_of_built_in_teachers_are_said_to_have_no_use(tmp_path: Path) -> None:
+    """`blend` estimates class frequencies unless told otherwise; of a teacher from outside it does not."""
+    quick = ("--set", "train.epochs=2")
+    done = distill("tiny.npz", tmp_path / "a", "--method", "blend", *OWN, *quick)
+    assert done.exit_code == 0, done.output
+    assert "teacher.frequencies=observed is for built-in teachers" in done.output
+    done = distill("tiny.npz", tmp_path / "b", *OWN, *quick, "--set", "teacher.frequencies=labelled")
+    assert "teacher.frequencies" not in done.output
 
 
 def test_a_class_of_pyg_needs_no_code() -> None:
@@ -274,7 +289,8 @@ def test_untrained_teacher_is_refused_unless_forced(tmp_path: Path) -> None:
 
 BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "no colon": (("--teacher-module", "g2m_mine"), ("MODULE:NAME",)),
-    "a file": (("--teacher-module", "g2m_mine.py:Net"), ("g2m_mine",)),
+    "a file": (("--teacher-module", "g2m_mine.py:Net"), ("write g2m_mine:Net",)),
+    "no weights": (("--teacher-module", "g2m_mine:Opposite"), ("no --teacher-weights",)),
     "no such module": (("--teacher-module", "g2m_absent:Net"), ("Cannot import", "g2m_absent")),
     "no such name": (("--teacher-module", "g2m_mine:Nets"), ("no 'Nets'", "Net")),
     "a number": (("--teacher-module", "g2m_mine:number"), ("int",)),
