@@ -22,8 +22,10 @@ class BlendFeatures(Blend):
 
     Where new nodes are to be answered (production), the student is trained once more with the validation nodes, for as
     many epochs as were best without them: on a small graph they are a tenth of what there is to learn from. Judged on
-    halves of the validation nodes, so with half of the gain (ten seeds): Cora JC1, CiteSeer JC2. With a table it
-    changed nothing (JC3), so `blend` trains once.
+    halves of the validation nodes, so with half of the gain (ten seeds): Cora 73.2 -> 73.9 %, CiteSeer 65.7 -> 66.2. At
+    unseen nodes it gave 0.8 points on Cora, 0.2 on CiteSeer, and nothing on the Amazon graphs, where validation nodes
+    are one in forty. `blend` trains once: on the halves it gained 0.7 on Cora, too, but at the unseen nodes of Cora and
+    CiteSeer (-0.1, -0.4) nothing was left of that for twice the time.
     """
 
     inference: ClassVar[str] = "The node's own features. No edges, no stored arrays."
