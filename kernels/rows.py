@@ -9,14 +9,19 @@ from graph2mlp.kernels.checks import check_positive
 
 __all__ = ["sampled", "scatter_rows", "unit_rows"]
 
+_NOISE = 1e-6
+
 
 def unit_rows(side: Tensor) -> Tensor:
-    """Rows of length 1, `[N, d]`. Rows of zeros stay zeros and get no gradient: they point nowhere.
+    """Rows of length 1, `[N, d]`. Rows shorter than a millionth of the longest become zeros and get no gradient.
 
-    `F.normalize` would lift their gradient by 1e12.
+    They point nowhere: not only rows of zeros, whose gradient `F.normalize` would lift by 1e12. Behind a ReLU, units
+    that weight decay has all but silenced leave rows of 1e-25; scaled to length 1 they would get a gradient of 1e25, or
+    NaN, for a direction that is rounding.
     """
     length: Tensor = torch.linalg.vector_norm(side, dim=-1, keepdim=True)
-    empty = length == 0
+    longest = length.detach().nan_to_num(0, 0).amax() if len(side) else 0
+    empty = length <= _NOISE * longest
     unit: Tensor = side * (~empty / torch.where(empty, 1, length))
     return unit
 
