@@ -18,7 +18,7 @@ from graph2mlp.data.features import sparse_csr
 from graph2mlp.data.graph import GraphData
 from graph2mlp.data.label_arrays import AUTO, Array, named, typed_labels
 from graph2mlp.data.neighbours import both_directions
-from graph2mlp.data.splits import Split, per_class_split, random_split
+from graph2mlp.data.splits import Split, per_class_split, random_split, rare_notes
 from graph2mlp.data.targets import known_rows
 from graph2mlp.errors import DataError
 
@@ -58,7 +58,8 @@ def assemble(
     """The graph of `x [N, F]`, `edge_index [2, E]`, `edge_weight [E]` and `y [N]` or `[N, C]` (see `typed_labels`).
 
     `where` (a file, or what was given) begins each complaint. `parts` holds `train`, `val` and `test` as positions or
-    masks, or nothing: then `seed` draws 20 / 30 nodes per class, of a task without classes 60 / 20 / 20 % of all.
+    masks, or nothing: then `seed` draws 20 / 30 nodes per class, shares of a class too small for that (see
+    `per_class_split`), and of a task without classes 60 / 20 / 20 % of all.
     `undirected` adds the direction that is missing of each edge, and drops repeats (see `both_directions`).
 
     Raises:
@@ -81,25 +82,28 @@ def assemble(
         )
     split = _stored_split(parts, len(labels), where)
     if split is None:
-        notes = (*notes, _DRAWN)
+        split, drawn = _drawn_split(labels, seed, class_names or columns)
+        notes = (*notes, *drawn)
     return GraphData(
         name=name,
         x=feature_tensor(x if sp.issparse(x) else _numbers(np.asarray(x), "x", np.number, where)),
         edge_index=edges,
         edge_weight=weight,
         y=torch.from_numpy(labels),
-        split=split or _drawn_split(labels, seed),
+        split=split,
         class_names=class_names or columns,
         names=names,
         notes=notes,
     )
 
 
-def _drawn_split(labels: Array, seed: int) -> Split:
+def _drawn_split(labels: Array, seed: int, names: tuple[str, ...]) -> tuple[Split, tuple[str, ...]]:
+    """The split, and what to note of it."""
     if labels.ndim == 1:
-        return per_class_split(labels, seed)
+        split = per_class_split(labels, seed, names=names)
+        return split, (_DRAWN, *rare_notes(labels, split, names))
     known = torch.nonzero(known_rows(torch.from_numpy(labels))).squeeze(1)
-    return random_split(len(known), seed).of(known)
+    return random_split(len(known), seed).of(known), (_DRAWN,)
 
 
 def feature_tensor(features: Array | sp.csr_matrix) -> Tensor:

@@ -16,6 +16,7 @@ from torch_geometric.data import Data, HeteroData, InMemoryDataset
 from graph2mlp.data.datasets import load_graph
 from graph2mlp.data.graph import GraphData
 from graph2mlp.errors import DataError, MissingExtraError
+from tests.cli import invoke
 from tests.graphs import community_graph
 from tests.own_graphs import node_ids, pyg_data, save_folder, write_table
 
@@ -135,6 +136,22 @@ def test_folder_without_ids_and_split(tmp_path: Path) -> None:
     assert graph.edge_index.tolist() == [[0, 4], [2, 6]]
     assert int((graph.y == -1).sum()) == 19
     assert (len(graph.split.train), len(graph.split.val), len(graph.split.test)) == (40, 60, 31)
+
+
+def test_a_rare_class_is_no_reason_to_refuse(tmp_path: Path) -> None:
+    """Its share is drawn and noted by its name; a class of one node is named, too."""
+    rows = [["pink" if node < 12 else "ab"[node % 2], node] for node in range(150)]
+    write_table(tmp_path / "nodes.csv", ["y", "age"], rows)
+    write_table(tmp_path / "edges.csv", ["source", "target"], [[0, 2], [4, 6]])
+    graph = load_graph(str(tmp_path))
+    assert [len(part) for part in graph.split.parts().values()] == [44, 63, 43, 0]
+    assert "'pink' 4 / 3 / 5" in graph.notes[1]
+    assert "'pink' 4 / 3 / 5" in " ".join(invoke("inspect", tmp_path).stdout.split())
+    write_table(
+        tmp_path / "nodes.csv", ["y", "age"], [["pink" if node < 1 else "ab"[node % 2], node] for node in range(150)]
+    )
+    with pytest.raises(DataError, match=r"1 of 3 classes \('pink'\) have fewer than 2 nodes"):
+        load_graph(str(tmp_path))
 
 
 def test_parquet_lists_are_features(dense_graph: GraphData, tmp_path: Path) -> None:
