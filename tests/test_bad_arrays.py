@@ -84,7 +84,7 @@ CASES: dict[str, tuple[Callable[[Arrays], Arrays], tuple[str, ...]]] = {
     "no labels": (_put(y=np.zeros(0, int)), ("no labels",)),
     "one class": (_of("y", np.zeros_like), ("at least 2 classes", "got 1")),
     "nothing labelled": (_of("y", lambda y: y * 0 - 1), ("at least 2 classes",)),
-    "training node without label": (_set("y", 0, -1), ("training or validation node", "no label")),
+    "training node without label": (_set("y", 7, -1), ("1 of 24 training", "no label, such as node 7", "no part")),
     "class without training node": (_of("train", lambda t: t[t % 3 != 2]), ("1 of 3 classes ('2')", "label them -1")),
     "parts overlap": (_set("val", 0, 0), ("Node 0", "more than once", "train, val")),
     "node twice in a part": (_set("test", 0, 30), ("Node 30", "once")),

@@ -60,6 +60,10 @@ CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
     "ends as row numbers": (_write("edges.csv", "source,target\n0,1\n"), ("row 1", "source '0'", IDS[0], "1 such")),
     "weight as a word": (_write("edges.csv", f"source,target,weight\n{IDS[0]},{IDS[1]},much\n"), ("'weight'", "much")),
     "weight of zero": (_write("edges.csv", f"source,target,weight\n{IDS[0]},{IDS[1]},0\n"), ("1 edge weights",)),
+    "training node without label": (
+        _edit("nodes.csv", f"{IDS[4]},class b,", f"{IDS[4]},,"),
+        ("1 of 24", f"such as '{IDS[4]}'", "an empty split"),
+    ),
     "unknown part": (_edit("nodes.csv", ",train,", ",trian,"), ("'trian'", "Did you mean 'train'", "empty")),
     "only a training part": (_edit_all("nodes.csv", (",val,", ",test,"), ",train,"), ("'val'", "at least one")),
     "ragged row": (_write("nodes.csv", "id,label,f\na,b,1\nc,d,1,2\n"), ("row 2", "4 cells", "header has 3")),
