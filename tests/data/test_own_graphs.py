@@ -66,6 +66,39 @@ def test_other_forms_of_a_pyg_file(dense_graph: GraphData, tmp_path: Path) -> No
     assert torch.equal(third.split.train, dense_graph.split.train)
 
 
+def test_names_of_classes_in_a_pyg_graph(dense_graph: GraphData, tmp_path: Path) -> None:
+    """Answers are words where the graph knows them, in its order; names that are given count for more."""
+    data = pyg_data(dense_graph)
+    data.class_names = ["red", "green", "blue"]
+    torch.save(data, tmp_path / "mine.pt")
+    graph = load_graph(str(tmp_path / "mine.pt"))
+    assert graph.class_names == ("red", "green", "blue")
+    assert not graph.notes
+    given = GraphData.from_pyg(data, class_names=["r", "g", "b"])
+    assert given.class_names == ("r", "g", "b")
+    assert given.notes == ("not used: class_names",)
+    data.class_names = {0: "red"}
+    assert GraphData.from_pyg(data).notes == ("not used: class_names",)
+
+
+def test_labels_of_a_pyg_graph_as_words(dense_graph: GraphData, tmp_path: Path) -> None:
+    """As in a table: None is unknown, and of several labels a node has a list."""
+    data = pyg_data(dense_graph)
+    words = [("red", "green", "blue")[c] for c in dense_graph.y]
+    data.y = [*words[:-1], None]
+    torch.save(data, tmp_path / "mine.pt")
+    graph = load_graph(str(tmp_path / "mine.pt"))
+    assert graph.class_names == ("blue", "green", "red")
+    assert [graph.class_names[c] for c in graph.y[:-1]] == words[:-1]
+    assert int(graph.y[-1]) == -1
+    data.y = np.array(words)
+    assert [graph.class_names[c] for c in GraphData.from_pyg(data).y] == words
+    with pytest.raises(DataError, match="the words of 'y' name the classes. Leave class_names out"):
+        GraphData.from_pyg(data, class_names=["red", "green", "blue"])
+    data.y = [["red", "big"], [], *[["red"]] * 59]
+    assert GraphData.from_pyg(data, task="multilabel").y[:3].tolist() == [[1, 1], [0, 0], [0, 1]]
+
+
 def test_what_is_not_used_is_said(dense_graph: GraphData, tmp_path: Path) -> None:
     """Kinds of edges that silently count for nothing would surprise their owner much later."""
     data = pyg_data(dense_graph)
