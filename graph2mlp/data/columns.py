@@ -21,6 +21,8 @@ __all__ = ["TABLES", "Columns", "find_table", "is_number", "joined", "positions_
 
 TABLES = (".parquet", ".csv")
 _BLOCK = 8192
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+"""What stands between cells elsewhere: spreadsheets of countries with decimal commas write semicolons."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,4 +274,7 @@ def _check_header(path: Path, header: Sequence[str], needs: Collection[Sequence[
 def _missing(path: Path, name: str, header: Sequence[str]) -> DataError:
     shown = list(header) if len(header) <= 8 else [*header[:6], "...", header[-1]]
     there = ", ".join(shown) or "nothing"
-    return DataError(f"{path} has no column '{name}' (it has: {there}). Add it, or rename the right one.")
+    remedy = "Add it, or rename the right one."
+    if len(header) == 1 and (used := [called for mark, called in _SEPARATORS.items() if mark in header[0]]):
+        remedy = f"Its columns seem to be separated by {used[0]}: save it with commas."
+    return DataError(f"{path} has no column '{name}' (it has: {there}). {remedy}")
