@@ -236,7 +236,10 @@ def _parquet_columns(
 def _parquet_words(chunked: Any, name: str, path: Path) -> NDArray[Any]:
     kind = str(chunked.type)
     if "int" in kind and "<" not in kind and not chunked.null_count:
-        return np.asarray(chunked.to_numpy()).astype(np.int64)
+        numbers = np.asarray(chunked.to_numpy())
+        # Hashes may be larger; they are text, as in csv, since a cast would make them negative.
+        beyond = numbers.dtype == np.uint64 and bool((numbers > np.iinfo(np.int64).max).any())
+        return numbers.astype(str if beyond else np.int64)
     if "<" in kind and not kind.startswith("dictionary"):
         raise DataError(f"{path}: column '{name}' must hold text or whole numbers, got {kind}.")
     cells = chunked.to_pylist()

@@ -158,6 +158,16 @@ def test_ids_of_two_kinds_of_file_meet(dense_graph: GraphData, tmp_path: Path) -
     assert_same(load_graph(str(folder)), dense_graph)
 
 
+def test_ids_beyond_int64_are_text(dense_graph: GraphData, tmp_path: Path) -> None:
+    """Hashes of 64 bits without a sign; as negative numbers they would answer to names that nobody gave."""
+    ids = np.array([2**64 - 1 - 7 * i if i % 2 else 7 * i for i in range(61)], np.uint64)
+    for suffix in (".csv", ".parquet"):
+        graph = load_graph(str(save_folder(dense_graph, tmp_path / suffix[1:], suffix=suffix, ids=ids)))
+        assert graph.names is not None
+        assert graph.names.tolist() == list(map(str, ids))
+        assert_same(graph, dense_graph)
+
+
 def test_folder_without_ids_and_split(tmp_path: Path) -> None:
     """The least a folder can hold: rows are ids, the split is drawn, a node without label is in no part of it."""
     rows = [["" if node > 130 else node % 2, node, 1] for node in range(150)]
