@@ -97,6 +97,7 @@ CASES: dict[str, tuple[Callable[[Arrays], Arrays], tuple[str, ...]]] = {
     "split as text": (_put(train=np.array(["a"])), ("train", "integers")),
     "mask too short": (_put(train=np.ones(7, bool)), ("mask train", "(7,)", "(61,)")),
     "names too few": (_put(node_names=np.array(["a", "b"])), ("one name", "61", "(2,)")),
+    "a name twice": (_put(node_names=np.r_[np.arange(60), 7]), ("nodes 7 and 60 are both called '7'", "of its own")),
     "pickled features": (_put(x=np.array([None] * 61, dtype=object)), ("lacks x",)),
 }  # fmt: skip
 

@@ -59,8 +59,8 @@ def assemble(
 
     `where` (a file, or what was given) begins each complaint. `parts` holds `train`, `val` and `test` as positions or
     masks, or nothing: then `seed` draws 20 / 30 nodes per class, shares of a class too small for that (see
-    `per_class_split`), and of a task without classes 60 / 20 / 20 % of all.
-    `undirected` adds the direction that is missing of each edge, and drops repeats (see `both_directions`).
+    `per_class_split`), and of a task without classes 60 / 20 / 20 % of all. `undirected` adds the direction that is
+    missing of each edge, and drops repeats (see `both_directions`).
 
     Raises:
         DataError: anything is of the wrong shape or type, out of range, not finite, or contradictory.
@@ -75,14 +75,11 @@ def assemble(
     weight = None if edge_weight is None else _weights(edge_weight, edges.size(1), where)
     if undirected:
         edges, weight = both_directions(edges, weight)
-    columns = named(labels, where)
-    if class_names and (len(class_names) < len(columns) if labels.ndim == 1 else len(class_names) != len(columns)):
-        raise DataError(
-            f"{where}: labels need {len(columns)} names of classes, labels or quantities, got {len(class_names)}."
-        )
+    class_names = _column_names(labels, class_names, where)
+    _check_names(names, where)
     split = _stored_split(parts, len(labels), where)
     if split is None:
-        split, drawn = _drawn_split(labels, seed, class_names or columns)
+        split, drawn = _drawn_split(labels, seed, class_names)
         notes = (*notes, *drawn)
     return GraphData(
         name=name,
@@ -91,10 +88,34 @@ def assemble(
         edge_weight=weight,
         y=torch.from_numpy(labels),
         split=split,
-        class_names=class_names or columns,
+        class_names=class_names,
         names=names,
         notes=notes,
     )
+
+
+def _column_names(labels: Array, given: tuple[str, ...], where: str) -> tuple[str, ...]:
+    columns = named(labels, where)
+    if given and (len(given) < len(columns) if labels.ndim == 1 else len(given) != len(columns)):
+        raise DataError(
+            f"{where}: labels need {len(columns)} names of classes, labels or quantities, got {len(given)}."
+        )
+    return given or columns
+
+
+def _check_names(names: Array | None, where: str) -> None:
+    """Two nodes of one name could not be told apart in requests and answers; how many there are `GraphData` checks."""
+    if names is None or names.ndim != 1:
+        return
+    words = names if names.dtype.kind in "iuUS" else names.astype(str)
+    known, counts = np.unique(words, return_counts=True)
+    if len(known) < len(words):
+        name = known[counts > 1][0]
+        first, second = np.nonzero(words == name)[0][:2]
+        raise DataError(
+            f"{where}: nodes {first} and {second} are both called '{str(name)[:40]}' (a number is the text it is "
+            "written as). Each node needs a name of its own."
+        )
 
 
 def _drawn_split(labels: Array, seed: int, names: tuple[str, ...]) -> tuple[Split, tuple[str, ...]]:

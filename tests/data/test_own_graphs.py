@@ -256,6 +256,22 @@ def test_networkx(dense_graph: GraphData) -> None:
         GraphData.from_networkx(graph)
 
 
+@pytest.mark.parametrize("names", [["a", *"abc"], [1, "x", "1", 2], [None, 1, "y", None], [0.5, float("nan")] * 2])
+def test_two_nodes_of_one_name(names: list[Any]) -> None:
+    """Whatever they are made of; an answer would belong to either."""
+    parts = {"train": [0], "val": [1], "test": [2]}
+    with pytest.raises(DataError, match=r"Graph 'graph': nodes \d and \d are both called"):
+        GraphData.from_arrays(np.eye(4), np.zeros((2, 0), int), [0, 1, 0, 1], **parts, names=names)
+
+
+def test_networkx_nodes_of_one_name() -> None:
+    """1 and "1" are two nodes there, but one name in a file of requests."""
+    graph = nx.Graph()
+    graph.add_nodes_from([1, "x", "1"], x=1.0, y="a")
+    with pytest.raises(DataError, match="nodes 0 and 2 are both called '1' .a number is the text it is written as"):
+        GraphData.from_networkx(graph)
+
+
 def community_graph_sorted(graph: GraphData) -> GraphData:
     """The same edges in the order in which both directions are joined."""
     from dataclasses import replace
