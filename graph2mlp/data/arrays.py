@@ -128,18 +128,24 @@ def _drawn_split(labels: Array, seed: int, names: tuple[str, ...]) -> tuple[Spli
 
 
 def feature_tensor(features: Array | sp.csr_matrix) -> Tensor:
-    """`[N, F]` float32; CSR where that is stored and sparse enough, or dense but wide and mostly zeros."""
+    """`[N, F]` float32; CSR where that is stored and sparse enough, or dense but wide and mostly zeros.
+
+    Stored entries of one row and column are added, in a copy.
+    """
     if not sp.issparse(features):
         dense = _single(features)
         wide = dense.shape[1] >= _SPARSE_WIDTH and np.count_nonzero(dense) < DENSE_FROM * dense.size
         if not wide:
             return torch.from_numpy(np.ascontiguousarray(dense))
-    stored: Any = sp.csr_matrix(features)
+    held: Any = sp.csr_matrix(features)
+    # Before entries are added: 200 + 100 is not a number of eight bits.
+    stored: Any = sp.csr_matrix((_single(held.data), held.indices, held.indptr), shape=held.shape)
     if stored.nnz >= DENSE_FROM * stored.shape[0] * stored.shape[1]:
-        return torch.from_numpy(_single(stored.toarray()))
-    csr = stored.sorted_indices()
+        return torch.from_numpy(stored.toarray())
+    csr = stored.copy()
+    csr.sum_duplicates()  # sorts, too: torch takes each column of a row once, in order
     pointer, columns = (torch.from_numpy(part.astype(np.int64)) for part in (csr.indptr, csr.indices))
-    return sparse_csr(pointer, columns, torch.from_numpy(_single(csr.data)), csr.shape)
+    return sparse_csr(pointer, columns, torch.from_numpy(csr.data), csr.shape)
 
 
 def _weights(array: Array, edges: int, where: str) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 import networkx as nx
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 from torch_geometric.data import Data, HeteroData, InMemoryDataset
 
@@ -319,6 +320,21 @@ def test_saved_graph_is_the_same(sparse: bool, tmp_path: Path) -> None:
     assert again.fingerprint() == made.fingerprint()
     with pytest.raises(DataError, match=".npz"):
         graph.save(tmp_path / "g.pt")
+
+
+@pytest.mark.parametrize("width", [3, 100])
+def test_a_word_that_is_stored_twice_counts_twice(width: int, tmp_path: Path) -> None:
+    """Counting words one by one gives such matrices, which torch refuses without saying whose they are."""
+    words, ends = np.array([2, 0, 2, 1], np.int64), np.array([0, 3, 4, 4, 4])
+    x = sp.csr_matrix((np.array([200, 7, 100, 5], np.uint8), words, ends), shape=(4, width))
+    parts = {"train": np.array([0]), "val": np.array([1]), "test": np.array([2])}
+    graph = GraphData.from_arrays(x, np.zeros((2, 0), int), np.array([0, 1, 0, 1]), **parts)
+    assert graph.is_sparse is (width == 100)
+    assert graph.x.to_dense()[:2, :3].tolist() == [[7.0, 0.0, 300.0], [0.0, 5.0, 0.0]]
+    assert x.indices.tolist() == [2, 0, 2, 1], "the caller's matrix was changed"
+    stored = {f"x_{part}": getattr(x, part) for part in ("data", "indices", "indptr", "shape")}
+    np.savez(tmp_path / "g.npz", **stored, edge_index=np.zeros((2, 0), int), y=np.array([0, 1, 0, 1]), **parts)
+    assert load_graph(str(tmp_path / "g.npz")).fingerprint() == graph.fingerprint()
 
 
 def test_wide_and_mostly_zero_features_become_sparse(tmp_path: Path) -> None:
