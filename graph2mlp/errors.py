@@ -36,6 +36,7 @@ __all__ = [
     "ParityError",
     "RequestError",
     "RunError",
+    "nearest",
     "one_line",
     "require",
     "suggest",
@@ -119,8 +120,13 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
 def suggest(name: str, known: Iterable[str]) -> str:
     """The end of an 'unknown name' message: the nearest known name, or all of them."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"Did you mean '{close[0]}'?" if close else f"Known: {', '.join(names)}."
+    return nearest(name, names) or f"Known: {', '.join(names)}."
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of such a message where a name is only one of several things that may be meant; empty if none is near."""
+    close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
+    return f"Did you mean '{close[0]}'?" if close else ""
 
 
 def one_line(value: object, limit: int = 120) -> str:

@@ -84,7 +84,7 @@ CASES: dict[str, tuple[Callable[[Arrays], Arrays], tuple[str, ...]]] = {
     "no labels": (_put(y=np.zeros(0, int)), ("no labels",)),
     "one class": (_of("y", np.zeros_like), ("at least 2 classes", "got 1")),
     "nothing labelled": (_of("y", lambda y: y * 0 - 1), ("at least 2 classes",)),
-    "training node without label": (_set("y", 0, -1), ("training or validation node", "no label")),
+    "training node without label": (_set("y", 7, -1), ("1 of 24 training", "no label, such as node 7", "no part")),
     "class without training node": (_of("train", lambda t: t[t % 3 != 2]), ("1 of 3 classes ('2')", "label them -1")),
     "parts overlap": (_set("val", 0, 0), ("Node 0", "more than once", "train, val")),
     "node twice in a part": (_set("test", 0, 30), ("Node 30", "once")),
@@ -97,6 +97,7 @@ CASES: dict[str, tuple[Callable[[Arrays], Arrays], tuple[str, ...]]] = {
     "split as text": (_put(train=np.array(["a"])), ("train", "integers")),
     "mask too short": (_put(train=np.ones(7, bool)), ("mask train", "(7,)", "(61,)")),
     "names too few": (_put(node_names=np.array(["a", "b"])), ("one name", "61", "(2,)")),
+    "a name twice": (_put(node_names=np.r_[np.arange(60), 7]), ("nodes 7 and 60 are both called '7'", "of its own")),
     "pickled features": (_put(x=np.array([None] * 61, dtype=object)), ("lacks x",)),
 }  # fmt: skip
 
@@ -121,17 +122,18 @@ def test_bad_arrays(case: str, tmp_path: Path) -> None:
     ("nodes", "classes", "words"),
     [
         (0, 2, ("no labels",)),
-        (1, 1, ("at least 2 classes|20",)),
-        (30, 2, ("Class 0 has 15 nodes", "20", "train, val and test")),
-        (100_000, 100_000, ("Class 0 has 1 nodes", "20")),
+        (1, 1, ("1 of 1 classes ('0')", "fewer than 2 nodes")),
+        (4, 2, ("no node in 'val'", "2 to 2 nodes", "train, val and test")),
+        (61, 60, ("59 of 60 classes ('1', '2', '3')", "fewer than 2 nodes", "-1 (unknown)")),
+        (100_000, 100_000, ("100000 of 100000 classes", "fewer than 2 nodes")),
     ],
-    ids=["empty graph", "one node", "few nodes", "100k classes"],
+    ids=["empty graph", "one node", "few nodes", "classes of one node", "100k classes"],
 )
 def test_odd_sizes_without_a_split(nodes: int, classes: int, words: tuple[str, ...], tmp_path: Path) -> None:
     """The split is drawn from what is there; what is too little says how much is needed."""
     file = tmp_path / "g.npz"
     np.savez(file, x=np.ones((nodes, 2)), edge_index=np.zeros((2, 0), int), y=np.arange(nodes) % max(1, classes))
-    assert_refused(file, tmp_path, *(word.split("|")[-1] for word in words))
+    assert_refused(file, tmp_path, *words)
 
 
 @pytest.mark.parametrize("missing", ["x", "edge_index", "y"])

@@ -127,7 +127,7 @@ def test_graph_that_does_not_fit(
 def test_missing_graph_and_wrong_settings(graphs: tuple[Path, Path], tmp_path: Path) -> None:
     """Names are checked like that of the first graph."""
     done = distill(graphs[0], tmp_path / "run", "--method", "glnn", "--deploy", tmp_path / "no.npz")
-    assert_one_line_error(done, "No such graph file")
+    assert_one_line_error(done, "No such file or folder")
     (tmp_path / "c.toml").write_text('graph = "digits"\ndeploy = 3\n')
     with pytest.raises(ConfigError, match=r"deploy must be a list of graphs \(got 3\)"):
         resolve_config(file=tmp_path / "c.toml")

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from graph2mlp.data.folder import read_folder
 from graph2mlp.data.graph import GraphData
 from graph2mlp.data.npz import read_graph
 from graph2mlp.data.targets import Classes, Labels, Quantities, known_rows, targets_of, unknown_like
@@ -308,8 +309,6 @@ def test_tables_of_words_and_numbers(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "edges.csv").write_text("source,target\na,b\nb,c\n")
     (folder / "nodes.csv").write_text("id,label,split,f\na,red;big,train,1\nb,-,val,2\nc,big,test,3\nd,,,4\n")
-    from graph2mlp.data.folder import read_folder
-
     graph = read_folder(folder, 0, task="multilabel")
     assert graph.class_names == ("big", "red")
     assert graph.y.tolist() == [[1, 1], [0, 0], [1, 0], [-1, -1]]
@@ -321,6 +320,30 @@ def test_tables_of_words_and_numbers(tmp_path: Path) -> None:
     assert_one_line_error(invoke("inspect", folder, "--task", "regression"), "column 'y'", "'big' is no number")
     (folder / "nodes.csv").write_text("id,y,split,f\na,big;;red,train,1\nb,-,val,2\nc,,test,3\n")
     assert_one_line_error(invoke("inspect", folder, "--task", "multilabel"), "a label is empty")
+
+
+@pytest.mark.parametrize(
+    ("labels", "refused"),
+    [
+        (["red;big", "big;new", "red;new"], True),
+        (["red", "big", "red; big"], True),
+        (["Arts; Music", "Law; Crime", "Arts"], False),
+        (["red;", "big;", "new"], False),
+        (["red", "big", "new"], False),
+    ],
+)
+def test_several_labels_are_not_taken_for_classes(labels: list[str], refused: bool, tmp_path: Path) -> None:
+    """Each combination would be a class of few nodes, and nothing would say that the question was another."""
+    (tmp_path / "edges.csv").write_text("source,target\n0,1\n1,2\n")
+    rows = [f"{labels[node % 3]},{('train', 'val', 'test')[node // 4]},{node}" for node in range(12)]
+    (tmp_path / "nodes.csv").write_text("\n".join(["label,split,f", *rows]))
+    assert len(read_folder(tmp_path, 0, task="classification").class_names) == 3
+    if refused:
+        words = ("column 'label'", "such as", "add --task multilabel", "--task classification")
+        assert_one_line_error(invoke("inspect", tmp_path), *words)
+        assert set(read_folder(tmp_path, 0, task="multilabel").class_names) <= {"red", "big", "new"}
+    else:
+        assert len(read_folder(tmp_path, 0).class_names) == 3
 
 
 def test_networkx_labels() -> None:

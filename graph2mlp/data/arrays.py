@@ -18,7 +18,7 @@ from graph2mlp.data.features import sparse_csr
 from graph2mlp.data.graph import GraphData
 from graph2mlp.data.label_arrays import AUTO, Array, named, typed_labels
 from graph2mlp.data.neighbours import both_directions
-from graph2mlp.data.splits import Split, per_class_split, random_split
+from graph2mlp.data.splits import Split, per_class_split, random_split, rare_notes
 from graph2mlp.data.targets import known_rows
 from graph2mlp.errors import DataError
 
@@ -58,8 +58,9 @@ def assemble(
     """The graph of `x [N, F]`, `edge_index [2, E]`, `edge_weight [E]` and `y [N]` or `[N, C]` (see `typed_labels`).
 
     `where` (a file, or what was given) begins each complaint. `parts` holds `train`, `val` and `test` as positions or
-    masks, or nothing: then `seed` draws 20 / 30 nodes per class, of a task without classes 60 / 20 / 20 % of all.
-    `undirected` adds the direction that is missing of each edge, and drops repeats (see `both_directions`).
+    masks, or nothing: then `seed` draws 20 / 30 nodes per class, shares of a class too small for that (see
+    `per_class_split`), and of a task without classes 60 / 20 / 20 % of all. `undirected` adds the direction that is
+    missing of each edge, and drops repeats (see `both_directions`).
 
     Raises:
         DataError: anything is of the wrong shape or type, out of range, not finite, or contradictory.
@@ -74,47 +75,77 @@ def assemble(
     weight = None if edge_weight is None else _weights(edge_weight, edges.size(1), where)
     if undirected:
         edges, weight = both_directions(edges, weight)
-    columns = named(labels, where)
-    if class_names and (len(class_names) < len(columns) if labels.ndim == 1 else len(class_names) != len(columns)):
-        raise DataError(
-            f"{where}: labels need {len(columns)} names of classes, labels or quantities, got {len(class_names)}."
-        )
+    class_names = _column_names(labels, class_names, where)
+    _check_names(names, where)
     split = _stored_split(parts, len(labels), where)
     if split is None:
-        notes = (*notes, _DRAWN)
+        split, drawn = _drawn_split(labels, seed, class_names)
+        notes = (*notes, *drawn)
     return GraphData(
         name=name,
         x=feature_tensor(x if sp.issparse(x) else _numbers(np.asarray(x), "x", np.number, where)),
         edge_index=edges,
         edge_weight=weight,
         y=torch.from_numpy(labels),
-        split=split or _drawn_split(labels, seed),
-        class_names=class_names or columns,
+        split=split,
+        class_names=class_names,
         names=names,
         notes=notes,
     )
 
 
-def _drawn_split(labels: Array, seed: int) -> Split:
+def _column_names(labels: Array, given: tuple[str, ...], where: str) -> tuple[str, ...]:
+    columns = named(labels, where)
+    if given and (len(given) < len(columns) if labels.ndim == 1 else len(given) != len(columns)):
+        raise DataError(
+            f"{where}: labels need {len(columns)} names of classes, labels or quantities, got {len(given)}."
+        )
+    return given or columns
+
+
+def _check_names(names: Array | None, where: str) -> None:
+    """Two nodes of one name could not be told apart in requests and answers; how many there are `GraphData` checks."""
+    if names is None or names.ndim != 1:
+        return
+    words = names if names.dtype.kind in "iuUS" else names.astype(str)
+    known, counts = np.unique(words, return_counts=True)
+    if len(known) < len(words):
+        name = known[counts > 1][0]
+        first, second = np.nonzero(words == name)[0][:2]
+        raise DataError(
+            f"{where}: nodes {first} and {second} are both called '{str(name)[:40]}' (a number is the text it is "
+            "written as). Each node needs a name of its own."
+        )
+
+
+def _drawn_split(labels: Array, seed: int, names: tuple[str, ...]) -> tuple[Split, tuple[str, ...]]:
+    """The split, and what to note of it."""
     if labels.ndim == 1:
-        return per_class_split(labels, seed)
+        split = per_class_split(labels, seed, names=names)
+        return split, (_DRAWN, *rare_notes(labels, split, names))
     known = torch.nonzero(known_rows(torch.from_numpy(labels))).squeeze(1)
-    return random_split(len(known), seed).of(known)
+    return random_split(len(known), seed).of(known), (_DRAWN,)
 
 
 def feature_tensor(features: Array | sp.csr_matrix) -> Tensor:
-    """`[N, F]` float32; CSR where that is stored and sparse enough, or dense but wide and mostly zeros."""
+    """`[N, F]` float32; CSR where that is stored and sparse enough, or dense but wide and mostly zeros.
+
+    Stored entries of one row and column are added, in a copy.
+    """
     if not sp.issparse(features):
         dense = _single(features)
         wide = dense.shape[1] >= _SPARSE_WIDTH and np.count_nonzero(dense) < DENSE_FROM * dense.size
         if not wide:
             return torch.from_numpy(np.ascontiguousarray(dense))
-    stored: Any = sp.csr_matrix(features)
+    held: Any = sp.csr_matrix(features)
+    # Before entries are added: 200 + 100 is not a number of eight bits.
+    stored: Any = sp.csr_matrix((_single(held.data), held.indices, held.indptr), shape=held.shape)
     if stored.nnz >= DENSE_FROM * stored.shape[0] * stored.shape[1]:
-        return torch.from_numpy(_single(stored.toarray()))
-    csr = stored.sorted_indices()
+        return torch.from_numpy(stored.toarray())
+    csr = stored.copy()
+    csr.sum_duplicates()  # sorts, too: torch takes each column of a row once, in order
     pointer, columns = (torch.from_numpy(part.astype(np.int64)) for part in (csr.indptr, csr.indices))
-    return sparse_csr(pointer, columns, torch.from_numpy(_single(csr.data)), csr.shape)
+    return sparse_csr(pointer, columns, torch.from_numpy(csr.data), csr.shape)
 
 
 def _weights(array: Array, edges: int, where: str) -> Tensor:

@@ -21,6 +21,8 @@ __all__ = ["TABLES", "Columns", "find_table", "is_number", "joined", "positions_
 
 TABLES = (".parquet", ".csv")
 _BLOCK = 8192
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+"""What stands between cells elsewhere: spreadsheets of countries with decimal commas write semicolons."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,7 +236,10 @@ def _parquet_columns(
 def _parquet_words(chunked: Any, name: str, path: Path) -> NDArray[Any]:
     kind = str(chunked.type)
     if "int" in kind and "<" not in kind and not chunked.null_count:
-        return np.asarray(chunked.to_numpy()).astype(np.int64)
+        numbers = np.asarray(chunked.to_numpy())
+        # Hashes may be larger; they are text, as in csv, since a cast would make them negative.
+        beyond = numbers.dtype == np.uint64 and bool((numbers > np.iinfo(np.int64).max).any())
+        return numbers.astype(str if beyond else np.int64)
     if "<" in kind and not kind.startswith("dictionary"):
         raise DataError(f"{path}: column '{name}' must hold text or whole numbers, got {kind}.")
     cells = chunked.to_pylist()
@@ -272,4 +277,7 @@ def _check_header(path: Path, header: Sequence[str], needs: Collection[Sequence[
 def _missing(path: Path, name: str, header: Sequence[str]) -> DataError:
     shown = list(header) if len(header) <= 8 else [*header[:6], "...", header[-1]]
     there = ", ".join(shown) or "nothing"
-    return DataError(f"{path} has no column '{name}' (it has: {there}). Add it, or rename the right one.")
+    remedy = "Add it, or rename the right one."
+    if len(header) == 1 and (used := [called for mark, called in _SEPARATORS.items() if mark in header[0]]):
+        remedy = f"Its columns seem to be separated by {used[0]}: save it with commas."
+    return DataError(f"{path} has no column '{name}' (it has: {there}). {remedy}")

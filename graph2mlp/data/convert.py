@@ -73,8 +73,10 @@ def graph_from_pyg(
 ) -> GraphData:
     """A `torch_geometric.data.Data` with `x`, `edge_index`, `y` and, if it has them, `train_mask` and its relatives.
 
-    Masks of several columns hold several splits: `seed` picks one, in turn. `y [N, 1]` is taken as `[N]`. `edge_weight
-    [E]` is used where it is there; what else the graph holds (`edge_attr`, `pos`, ...) is not, and the notes say so.
+    Masks of several columns hold several splits: `seed` picks one, in turn. `y [N, 1]` is taken as `[N]`; a list of
+    words, None where unknown, names its own classes (see `encode_labels`), else a list `class_names` of the graph does
+    where none are given. `edge_weight [E]` is used where it is there; what else the graph holds (`edge_attr`, `pos`,
+    ...) is not, and the notes say so.
 
     Raises:
         DataError: it is heterogeneous, several graphs in one, or lacks something.
@@ -85,8 +87,18 @@ def graph_from_pyg(
     if hasattr(data, "num_graphs") and data.num_graphs > 1:
         raise DataError(f"{where} holds {data.num_graphs} graphs. Give one of them: batch.get_example(0).")
     held = data.to_dict()
+    listed = dict(held)
+    if (words := _words(held.get("y"))) is not None:
+        if class_names:
+            raise DataError(
+                f"{where}: the words of 'y' name the classes. Leave class_names out, or number 'y' by them."
+            )
+        y, class_names = encode_labels(words, f"{where}, y", task)
+        held["y"] = torch.from_numpy(y)
+    elif not class_names and _is_text(held.get("class_names")):
+        class_names = tuple(listed.pop("class_names"))
     how: dict[str, Any] = {"name": name, "seed": seed, "class_names": class_names, "undirected": undirected}
-    return _from_parts(held, held, ("x", "edge_index", "y"), where, task=task, weight=held.get("edge_weight"), **how)
+    return _from_parts(held, listed, ("x", "edge_index", "y"), where, task=task, weight=held.get("edge_weight"), **how)
 
 
 def graph_from_dgl(
@@ -178,6 +190,18 @@ def graph_from_networkx(
     )
 
 
+def _words(y: Any) -> Array | None:
+    """A list of words, lists of words and None as a column of labels (see `encode_labels`); None if it is none."""
+    y = y.tolist() if isinstance(y, np.ndarray) else y
+    if not isinstance(y, list | tuple) or not all(one is None or isinstance(one, str) or _is_text(one) for one in y):
+        return None
+    return np.array([_label_cell(one) for one in y], dtype=str)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(word, str) for word in value)
+
+
 def _label_cell(value: Any) -> str:
     """As a table would hold it (see `encode_labels`)."""
     if isinstance(value, list | tuple | set | frozenset):
@@ -201,7 +225,8 @@ def _from_parts(
             there = ", ".join(sorted(str(one) for one, value in listed.items() if value is not None)) or "nothing"
             raise DataError(f"{where} has no '{key}' (it has: {there}). Set it before saving.")
         if not isinstance(held[key], Tensor):
-            raise DataError(f"{where}: '{key}' must be a tensor, got {type(held[key]).__name__}.")
+            kind = type(held[key]).__name__
+            raise DataError(f"{where}: '{key}' must be a tensor, got {kind}. Make it one with torch.as_tensor.")
     if weight is not None and not isinstance(weight, Tensor):
         raise DataError(f"{where}: the weights of edges must be a tensor, got {type(weight).__name__}.")
     x, edge_index, y = (held[key] for key in keys)

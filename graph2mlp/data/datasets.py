@@ -29,7 +29,7 @@ from graph2mlp.data.ogb import download_ogb, read_ogb
 from graph2mlp.data.planetoid import read_planetoid
 from graph2mlp.data.splits import Split, per_class_split, random_split
 from graph2mlp.data.twitch import COUNTRIES, read_twitch
-from graph2mlp.errors import DataError, suggest
+from graph2mlp.errors import DataError, nearest, suggest
 from graph2mlp.tasks import CLASSIFICATION
 
 __all__ = ["data_root", "dataset_names", "is_graph_path", "load_graph"]
@@ -59,6 +59,10 @@ _PLANETOID = ("Cora", "CiteSeer", "PubMed")
 _OGBN = ("arxiv", "products")
 _WEBKB = ("Cornell", "Texas", "Wisconsin")
 _FILTERED = ("chameleon", "squirrel")
+_FORMS = (
+    "an .npz file with x, edge_index and y, PyG's Data in a .pt file, a folder with nodes.csv and edges.csv (or "
+    "parquet), or a known graph name"
+)
 
 
 def dataset_names() -> list[str]:
@@ -93,7 +97,7 @@ def load_graph(
     if name not in dataset_names():
         if is_graph_path(name):
             return _load_path(Path(name), seed, undirected=undirected, task=task)
-        raise DataError(f"Unknown graph '{name}'. {suggest(name, dataset_names())}")
+        raise DataError(f"Unknown graph '{name}', and no file or folder of that name. {suggest(name, dataset_names())}")
     if task not in (AUTO, CLASSIFICATION.name):
         raise DataError(f"The nodes of '{name}' have classes, so the task is classification (got --task {task}).")
     if name == "digits":
@@ -110,7 +114,8 @@ def is_graph_path(name: str) -> bool:
 
 def _load_path(path: Path, seed: int, **how: Any) -> GraphData:
     if not path.exists():
-        raise DataError(f"No such graph file: {path}. {suggest(str(path), dataset_names())}")
+        remedy = nearest(str(path), dataset_names()) or f"Expected {_FORMS}."
+        raise DataError(f"No such file or folder: {path}. {remedy}")
     if path.is_dir():
         return read_folder(path, seed, **how)
     if path.suffix == ".npz":
@@ -119,10 +124,7 @@ def _load_path(path: Path, seed: int, **how: Any) -> GraphData:
         from graph2mlp.data.pt import read_pt  # loads PyG, which takes seconds
 
         return read_pt(path, seed, **how)
-    raise DataError(
-        f"Cannot read {path}: expected an .npz file with x, edge_index and y, PyG's Data in a .pt file, "
-        "a folder with nodes.csv and edges.csv (or parquet), or a known graph name."
-    )
+    raise DataError(f"Cannot read {path}: expected {_FORMS}.")
 
 
 @dataclass(frozen=True)

@@ -64,9 +64,7 @@ class GraphData:
         if self.names is not None and self.names.shape != (self.num_nodes,):
             self._fail(f"there must be one name for each of {self.num_nodes} nodes, got shape {self.names.shape}.")
         self.split.check(self.num_nodes)
-        labelled = self.y[torch.cat([self.split.train, self.split.val])]
-        if not bool(known_rows(labelled).all()):
-            raise DataError(f"Graph '{self.name}': a training or validation node has no label.")
+        self._check_labelled()
 
     @property
     def num_nodes(self) -> int:
@@ -257,6 +255,18 @@ class GraphData:
             self._fail(f"labels must be 0 to {most} (or -1, unknown), got {low} to {high}.")
         if task is MULTILABEL and bool(((self.y < 0).any(1) != (self.y < 0).all(1)).any()):
             self._fail("a node's labels must be all known (0 or 1) or all unknown (-1).")
+
+    def _check_labelled(self) -> None:
+        """Whoever teaches or selects needs a label."""
+        nodes = torch.cat([self.split.train, self.split.val])
+        unknown = nodes[~known_rows(self.y[nodes])]
+        if len(unknown):
+            first = int(unknown[0])
+            called = f"node {first}" if self.names is None else f"'{str(self.names[first])[:40]}'"
+            self._fail(
+                f"{len(unknown)} of {len(nodes)} training or validation nodes have no label, such as {called}. Label "
+                "them, or put them in no part (an empty split): they are answered all the same."
+            )
 
 
 def _subset(x: Tensor, ids: Tensor) -> Tensor:

@@ -26,8 +26,8 @@ def graph_from_hetero(
 
     A meta-path is the node types on the way, `("movie", "actor", "movie")`; types that several relations join take all
     of them, in both directions. Without `metapaths` it is `target` itself, where it has edges of its own, and every
-    `target - other - target`. Features, labels and masks are those of the target type; options: see `graph_from_pyg`.
-    How often a pair is joined is not kept.
+    `target - other - target`. Features, labels, masks and class names are those of the target type; options: see
+    `graph_from_pyg`. How often a pair is joined is not kept.
 
     Raises:
         DataError: the type is not there or lacks features or labels; a meta-path does not exist, does not end at the
@@ -55,8 +55,9 @@ def graph_from_hetero(
     joined.eliminate_zeros()
     pairs = joined.tocoo()
     edge_index = torch.from_numpy(np.stack([pairs.row, pairs.col]).astype(np.int64))
-    masks = {key: store[key] for key in ("train_mask", "val_mask", "test_mask") if store.get(key) is not None}
-    return graph_from_pyg(Data(x=store.x, edge_index=edge_index, y=store.y, **masks), name=name, **options)
+    also = ("train_mask", "val_mask", "test_mask", "class_names")
+    held = {key: store[key] for key in also if store.get(key) is not None}
+    return graph_from_pyg(Data(x=store.x, edge_index=edge_index, y=store.y, **held), name=name, **options)
 
 
 def _short_paths(data: Any, target: str) -> list[tuple[str, ...]]:

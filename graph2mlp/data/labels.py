@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,11 +30,32 @@ def encode_labels(column: Array, where: str, task: str = AUTO) -> tuple[Array, t
     An empty cell, `nan` or -1 (-1 is a quantity like any other) is unknown.
 
     Raises:
-        DataError: classes are numbers with fractions, quantities are words, or no label is known.
+        DataError: classes are numbers with fractions, quantities are words, or no label is known; or with `auto`
+            several cells seem to hold several labels each.
     """
     if task == REGRESSION.name:
         return _quantities(column, where), ("y",)
-    return _label_lists(column, where) if task == MULTILABEL.name else _classes(column, where)
+    if task == MULTILABEL.name:
+        return _label_lists(column, where)
+    y, names = _classes(column, where)
+    if task == AUTO:
+        _refuse_combinations(names, where)
+    return y, names
+
+
+def _refuse_combinations(names: tuple[str, ...], where: str) -> None:
+    """Classes that are made of one another, `red;big` beside `red` and `big;new`, are hardly meant as classes.
+
+    One part that is met elsewhere tells nothing, since a class may be called `Arts; Music` beside `Arts`; two do.
+    """
+    parts = {name: {word for cell in name.split(_BETWEEN) if (word := cell.strip())} for name in names}
+    met = Counter(word for words in parts.values() for word in words)
+    shared = [name for name, words in parts.items() if len(words) > 1 for word in words if met[word] > 1]
+    if len(shared) > 1:
+        raise DataError(
+            f"{where}: labels such as '{shared[0][:40]}' share their parts with others, as if a node had several. If "
+            "so, add --task multilabel; if each combination is a class of its own, --task classification."
+        )
 
 
 def _classes(column: Array, where: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:

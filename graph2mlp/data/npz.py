@@ -19,7 +19,7 @@ from graph2mlp.data.arrays import DENSE_FROM, PARTS, assemble, feature_tensor
 from graph2mlp.data.graph import GraphData
 from graph2mlp.data.label_arrays import AUTO, class_count, numbered, whole_labels
 from graph2mlp.data.mapped import map_member, write_aligned
-from graph2mlp.data.splits import Split, per_class_split
+from graph2mlp.data.splits import Split, per_class_split, rare_notes
 from graph2mlp.errors import DataError
 from graph2mlp.tasks import CLASSIFICATION
 
@@ -139,9 +139,11 @@ def read_graph(path: Path, seed: int, *, undirected: bool = False, task: str = A
     if "adj_data" in arrays:
         if task not in (AUTO, CLASSIFICATION.name):
             raise DataError(f"{path} has the gnn-benchmark layout, whose labels are classes (got --task {task}).")
-        raw, plain = read_raw(path), bool((arrays["adj_data"] == 1).all())
-        graph = raw.undirected().graph(path.stem, per_class_split(raw.labels, seed))
-        return graph if plain else replace(graph, notes=(*graph.notes, _PLAIN))
+        raw = read_raw(path)
+        split = per_class_split(raw.labels, seed, names=raw.class_names)
+        notes = () if bool((arrays["adj_data"] == 1).all()) else (_PLAIN,)
+        rare = rare_notes(raw.labels, split, raw.class_names)
+        return replace(raw.undirected().graph(path.stem, split), notes=(*notes, *rare))
     sparse = "x_data" in arrays
     if missing := sorted({"edge_index", "y", *(() if sparse else ("x",))} - arrays.keys()):
         raise DataError(
@@ -168,10 +170,16 @@ def save_graph(graph: GraphData, path: Path) -> Path:
     """Write the plain layout, in one step; `read_graph` gives the same graph back, with another `name` at most.
 
     Raises:
-        DataError: the file's name does not end in `.npz`.
+        DataError: the file's name does not end in `.npz`, or nodes are hidden, which the layout has no place for.
     """
     if path.suffix != ".npz":
         raise DataError(f"A graph is saved as an .npz file, got '{path}'.")
+    if unseen := len(graph.split.unseen):
+        # Read again they would be in no part, and training would see them.
+        raise DataError(
+            f"Graph '{graph.name}' hides {unseen} unseen nodes, and a file has train, val and test only. Save it before "
+            "they are drawn: --setting production draws them again, by the seed."
+        )
     arrays = {"edge_index": graph.edge_index.numpy(), "y": graph.y.numpy(), "class_names": np.array(graph.class_names)}
     arrays |= {name: graph.split.parts()[name].numpy() for name in PARTS} | {"task": np.array(graph.task.name)}
     if graph.names is not None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from graph2mlp.errors import DataError
 
-__all__ = ["Split", "per_class_split", "production_split", "random_split"]
+__all__ = ["Split", "per_class_split", "production_split", "random_split", "rare_notes"]
 
 _EMPTY = torch.empty(0, dtype=torch.long)
+_TRAIN, _VAL = 20, 30
+"""Nodes of each class to learn from and to select by, in the published protocol."""
+_SHOWN = 5
+"""Rare classes that are told one by one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,42 +76,90 @@ class Split:
 
 
 def per_class_split(
-    labels: np.ndarray, seed: int, *, train: int = 20, val: int | None = 30, val_total: int | None = None
+    labels: NDArray[np.int64],
+    seed: int,
+    *,
+    names: Sequence[str] = (),
+    train: int = _TRAIN,
+    val: int = _VAL,
+    val_total: int | None = None,
 ) -> Split:
     """Draw `train` nodes per class, then `val` per class (or `val_total` in all) from the rest; all others test.
 
     This is the draw of the "CPF" protocol (GLNN, NOSMOG, VQGraph): one `numpy.random.RandomState(seed)`, class by
-    class in ascending order, `choice` without replacement, so equal seeds give the published splits.
-    """
-    state = np.random.RandomState(seed)
-    free = np.ones(len(labels), dtype=bool)
+    class in ascending order, `choice` without replacement, so equal seeds give the published splits. A class too small
+    for that gives a share (see `_shares`), drawn apart, so that the others get what they would get without it.
 
-    def draw(count: int, pool: np.ndarray, what: str) -> np.ndarray:
-        if len(pool) < count:
-            raise DataError(
-                f"{what} has {len(pool)} nodes left, but the split needs {count}. "
-                "Store train, val and test in the graph's file to use a split of your own."
-            )
-        picked = state.choice(pool, count, replace=False)
+    Raises:
+        DataError: a class, called as in `names`, has fewer than 2 nodes, or a part would be empty.
+    """
+    sizes = np.bincount(labels[labels >= 0])
+    _check_sizes(sizes, names)
+    order = np.argsort(labels, kind="stable")[-sizes.sum() :]  # a node without a label could only be answered wrongly
+    pools = np.split(order, np.cumsum(sizes)[:-1])
+    least = train + (val if val_total is None else 0)
+    large = [pool for pool in pools if len(pool) >= least]
+    rare = _shares([pool for pool in pools if len(pool) < least], np.random.RandomState(seed))
+    state, free = np.random.RandomState(seed), labels >= 0
+    free[np.concatenate(rare)] = False
+
+    def draw(pool: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+        picked: NDArray[np.int64] = state.choice(pool[free[pool]], count, replace=False)
         free[picked] = False
         return picked
 
-    def each_class(count: int) -> np.ndarray:
-        classes = range(int(labels.max()) + 1)
-        pools = ((c, np.nonzero((labels == c) & free)[0]) for c in classes)
-        return np.concatenate([draw(count, pool, f"Class {c}") for c, pool in pools])
+    train_ids = np.concatenate([rare[0], *(draw(pool, train) for pool in large)])
+    whole = np.arange(len(labels))
+    wanted = [(pool, val) for pool in large] if val_total is None else [(whole, val_total - len(rare[1]))]
+    val_ids = np.concatenate([rare[1], *(draw(*one) for one in wanted)])
+    split = Split(*(torch.from_numpy(np.sort(part)) for part in (train_ids, val_ids, np.nonzero(free)[0])))
+    for name, part in split.parts().items():
+        if name != "unseen" and not len(part):
+            raise DataError(
+                f"The split drawn by the seed leaves no node in '{name}': classes have {sizes.min()} to {sizes.max()} "
+                "nodes. Store train, val and test in the graph's file to use a split of your own."
+            )
+    return split
 
-    if not len(labels) or labels.max() < 0:
+
+def rare_notes(labels: NDArray[np.int64], split: Split, names: Sequence[str]) -> tuple[str, ...]:
+    """What a drawn `split` gave classes that are too small for 20 and 30 nodes each, in a line; none where none is."""
+    parts = (split.train, split.val, split.test)
+    counts = np.stack([np.bincount(labels[part.numpy()], minlength=len(names)) for part in parts])
+    rare = np.nonzero((counts.sum(0) > 0) & (counts.sum(0) < _TRAIN + _VAL))[0]
+    if not len(rare):
+        return ()
+    told = ", ".join(f"'{names[c]}' {' / '.join(map(str, counts[:, c]))}" for c in rare[:_SHOWN])
+    more = f", and {len(rare) - _SHOWN} more" if len(rare) > _SHOWN else ""
+    return (
+        f"of a class of fewer than {_TRAIN + _VAL} nodes about 40 / 30 / 30 % train, validate and test: {told}{more}",
+    )
+
+
+def _check_sizes(sizes: NDArray[np.int64], names: Sequence[str]) -> None:
+    if not len(sizes):
         raise DataError("No node has a label, so no split can be drawn.")
+    few = np.nonzero(sizes < 2)[0]
+    if len(few):
+        called = ", ".join(f"'{names[c] if len(names) else c}'" for c in few[:3])
+        raise DataError(
+            f"{len(few)} of {len(sizes)} classes ({called}) have fewer than 2 nodes: one to learn from, one to test. "
+            "Label such nodes -1 (unknown) and number classes without gaps, or store train, val and test yourself."
+        )
 
-    def rest() -> np.ndarray:
-        """Nodes not drawn yet; one without a label (-1) could only be answered wrongly."""
-        return np.nonzero(free & (labels >= 0))[0]
 
-    train_ids = each_class(train)
-    val_ids = each_class(val or 0) if val_total is None else draw(val_total, rest(), "The graph")
-    parts = (train_ids, val_ids, rest())
-    return Split(*(torch.from_numpy(np.sort(part)).long() for part in parts))
+def _shares(
+    pools: Sequence[NDArray[np.int64]], state: np.random.RandomState
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of each class 40 % to train and 30 % to validate, rounded down, but one at least, and one left to test."""
+    train, val = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for pool in pools:
+        first = max(1, 2 * len(pool) // 5)
+        last = first + min(max(1, 3 * len(pool) // 10), len(pool) - 2)
+        order = state.permutation(pool)
+        train.append(order[:first])
+        val.append(order[first:last])
+    return np.concatenate(train), np.concatenate(val)
 
 
 def random_split(nodes: int, seed: int, *, train: float = 0.6, val: float = 0.2) -> Split:

@@ -62,7 +62,7 @@ def test_missing_graph_and_failing_run_do_not_end_the_table(
     assert _main(tmp_path, *arguments, "--methods", "mlp", "--seeds", "2") == 1
     assert {row["seed"] for row in accuracy_file(tmp_path / "t.csv").read()} == {"1"}
     said = capsys.readouterr().err.splitlines()
-    assert sum("absent.npz: skipped. No such graph file" in line for line in said) == 1
+    assert sum("absent.npz: skipped. No such file or folder" in line for line in said) == 1
     assert sum("mlp seed 0" in line and "FAILED, RuntimeError: singular" in line for line in said) == 2
 
 

@@ -124,14 +124,19 @@ def test_digits() -> None:
 )
 def test_unknown_name_suggests_the_nearest(name: str, nearest: str, tmp_path: Path) -> None:
     """Most unknown names are typing mistakes."""
-    with pytest.raises(DataError, match=f"Unknown graph '{name}'. Did you mean '{nearest}'?"):
+    with pytest.raises(DataError, match=f"Unknown graph '{name}', and no file.*Did you mean '{nearest}'?"):
         load_graph(name, root=tmp_path)
 
 
 def test_missing_file_and_other_format(tmp_path: Path) -> None:
     """A path that does not exist is not an unknown name, and a csv is not an npz."""
-    with pytest.raises(DataError, match="No such graph file"):
-        load_graph(str(tmp_path / "absent.npz"))
+    for name in ("absent.npz", "absent"):
+        with pytest.raises(DataError, match=f"No such file or folder: .*{name}. Expected an .npz file.*a folder with"):
+            load_graph(str(tmp_path / name))
+    with pytest.raises(DataError, match="No such file or folder: planetoid/cora. Did you mean 'planetoid:Cora'"):
+        load_graph("planetoid/cora")
+    with pytest.raises(DataError, match="Unknown graph 'absent', and no file or folder of that name. Known: actor, "):
+        load_graph("absent")
     (tmp_path / "graph.csv").write_text("a,b\n")
     with pytest.raises(DataError, match="expected an .npz file"):
         load_graph(str(tmp_path / "graph.csv"))

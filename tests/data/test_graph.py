@@ -37,7 +37,14 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a label beyond the classes": ({"y": torch.full((NODES,), 3)}, "got 3 to 3"),
     "a label below -1": ({"y": torch.full((NODES,), -2)}, "-2"),
     "one class": ({"class_names": ("a",), "y": torch.zeros(NODES, dtype=torch.long)}, "at least 2 classes"),
-    "an unlabelled training node": ({"y": torch.full((NODES,), HIDDEN_LABEL)}, "no label"),
+    "no labelled training node": (
+        {"y": torch.full((NODES,), HIDDEN_LABEL)},
+        "'tiny': 24 of 24 training or validation nodes have no label, such as node 0. Label them, or",
+    ),
+    "an unlabelled validation node": (
+        {"y": torch.arange(NODES).remainder(3).index_fill(0, torch.tensor(13), HIDDEN_LABEL)},
+        "1 of 24 training or validation nodes have no label, such as node 13",
+    ),
     "a split beyond the nodes": (
         {"split": Split(torch.tensor([NODES]), torch.tensor([1]), torch.tensor([2]))},
         f"names node {NODES}",

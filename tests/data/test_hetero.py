@@ -39,6 +39,7 @@ def test_every_neighbouring_type_joins() -> None:
     assert pairs(graph) == {(0, 1), (1, 0), (1, 2), (2, 1)}
     assert graph.split.train.tolist() == [0, 1]
     assert (graph.name, graph.num_features, graph.num_classes) == ("films", 4, 2)
+    assert GraphData.from_hetero(films(class_names=["drama", "comedy"]), "movie").class_names == ("drama", "comedy")
 
 
 def test_named_paths_and_own_edges() -> None:

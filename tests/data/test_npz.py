@@ -83,6 +83,15 @@ def test_benchmark_layout(dense: bool, tmp_path: Path) -> None:
     assert (len(graph.split.train), len(graph.split.val), len(graph.split.test)) == (40, 60, 20)
 
 
+def test_benchmark_layout_with_a_rare_class(tmp_path: Path) -> None:
+    """The note of it calls the class by its name, beside that on the weights."""
+    labels = np.r_[np.zeros(108, int), np.ones(12, int)]
+    np.savez(tmp_path / "ring.npz", **{**_benchmark_arrays(), "labels": labels})
+    notes = read_graph(tmp_path / "ring.npz", seed=0).notes
+    assert [note for note in notes if "'right' 4 / 3 / 5" in note]
+    assert [note for note in notes if "adj_data is not used" in note]
+
+
 def test_largest_component_keeps_the_order() -> None:
     """The published splits number the nodes of the component in their old order."""
     from graph2mlp.data.npz import RawGraph

@@ -10,12 +10,14 @@ from typing import Any
 import networkx as nx
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 from torch_geometric.data import Data, HeteroData, InMemoryDataset
 
 from graph2mlp.data.datasets import load_graph
 from graph2mlp.data.graph import GraphData
 from graph2mlp.errors import DataError, MissingExtraError
+from tests.cli import invoke
 from tests.graphs import community_graph
 from tests.own_graphs import node_ids, pyg_data, save_folder, write_table
 
@@ -63,6 +65,39 @@ def test_other_forms_of_a_pyg_file(dense_graph: GraphData, tmp_path: Path) -> No
     assert_same(first, dense_graph)
     assert torch.equal(second.split.train, dense_graph.split.val)
     assert torch.equal(third.split.train, dense_graph.split.train)
+
+
+def test_names_of_classes_in_a_pyg_graph(dense_graph: GraphData, tmp_path: Path) -> None:
+    """Answers are words where the graph knows them, in its order; names that are given count for more."""
+    data = pyg_data(dense_graph)
+    data.class_names = ["red", "green", "blue"]
+    torch.save(data, tmp_path / "mine.pt")
+    graph = load_graph(str(tmp_path / "mine.pt"))
+    assert graph.class_names == ("red", "green", "blue")
+    assert not graph.notes
+    given = GraphData.from_pyg(data, class_names=["r", "g", "b"])
+    assert given.class_names == ("r", "g", "b")
+    assert given.notes == ("not used: class_names",)
+    data.class_names = {0: "red"}
+    assert GraphData.from_pyg(data).notes == ("not used: class_names",)
+
+
+def test_labels_of_a_pyg_graph_as_words(dense_graph: GraphData, tmp_path: Path) -> None:
+    """As in a table: None is unknown, and of several labels a node has a list."""
+    data = pyg_data(dense_graph)
+    words = [("red", "green", "blue")[c] for c in dense_graph.y]
+    data.y = [*words[:-1], None]
+    torch.save(data, tmp_path / "mine.pt")
+    graph = load_graph(str(tmp_path / "mine.pt"))
+    assert graph.class_names == ("blue", "green", "red")
+    assert [graph.class_names[c] for c in graph.y[:-1]] == words[:-1]
+    assert int(graph.y[-1]) == -1
+    data.y = np.array(words)
+    assert [graph.class_names[c] for c in GraphData.from_pyg(data).y] == words
+    with pytest.raises(DataError, match="the words of 'y' name the classes. Leave class_names out"):
+        GraphData.from_pyg(data, class_names=["red", "green", "blue"])
+    data.y = [["red", "big"], [], *[["red"]] * 59]
+    assert GraphData.from_pyg(data, task="multilabel").y[:3].tolist() == [[1, 1], [0, 0], [0, 1]]
 
 
 def test_what_is_not_used_is_said(dense_graph: GraphData, tmp_path: Path) -> None:
@@ -124,6 +159,16 @@ def test_ids_of_two_kinds_of_file_meet(dense_graph: GraphData, tmp_path: Path) -
     assert_same(load_graph(str(folder)), dense_graph)
 
 
+def test_ids_beyond_int64_are_text(dense_graph: GraphData, tmp_path: Path) -> None:
+    """Hashes of 64 bits without a sign; as negative numbers they would answer to names that nobody gave."""
+    ids = np.array([2**64 - 1 - 7 * i if i % 2 else 7 * i for i in range(61)], np.uint64)
+    for suffix in (".csv", ".parquet"):
+        graph = load_graph(str(save_folder(dense_graph, tmp_path / suffix[1:], suffix=suffix, ids=ids)))
+        assert graph.names is not None
+        assert graph.names.tolist() == list(map(str, ids))
+        assert_same(graph, dense_graph)
+
+
 def test_folder_without_ids_and_split(tmp_path: Path) -> None:
     """The least a folder can hold: rows are ids, the split is drawn, a node without label is in no part of it."""
     rows = [["" if node > 130 else node % 2, node, 1] for node in range(150)]
@@ -135,6 +180,22 @@ def test_folder_without_ids_and_split(tmp_path: Path) -> None:
     assert graph.edge_index.tolist() == [[0, 4], [2, 6]]
     assert int((graph.y == -1).sum()) == 19
     assert (len(graph.split.train), len(graph.split.val), len(graph.split.test)) == (40, 60, 31)
+
+
+def test_a_rare_class_is_no_reason_to_refuse(tmp_path: Path) -> None:
+    """Its share is drawn and noted by its name; a class of one node is named, too."""
+    rows = [["pink" if node < 12 else "ab"[node % 2], node] for node in range(150)]
+    write_table(tmp_path / "nodes.csv", ["y", "age"], rows)
+    write_table(tmp_path / "edges.csv", ["source", "target"], [[0, 2], [4, 6]])
+    graph = load_graph(str(tmp_path))
+    assert [len(part) for part in graph.split.parts().values()] == [44, 63, 43, 0]
+    assert "'pink' 4 / 3 / 5" in graph.notes[1]
+    assert "'pink' 4 / 3 / 5" in " ".join(invoke("inspect", tmp_path).stdout.split())
+    write_table(
+        tmp_path / "nodes.csv", ["y", "age"], [["pink" if node < 1 else "ab"[node % 2], node] for node in range(150)]
+    )
+    with pytest.raises(DataError, match=r"1 of 3 classes \('pink'\) have fewer than 2 nodes"):
+        load_graph(str(tmp_path))
 
 
 def test_parquet_lists_are_features(dense_graph: GraphData, tmp_path: Path) -> None:
@@ -196,6 +257,22 @@ def test_networkx(dense_graph: GraphData) -> None:
         GraphData.from_networkx(graph)
 
 
+@pytest.mark.parametrize("names", [["a", *"abc"], [1, "x", "1", 2], [None, 1, "y", None], [0.5, float("nan")] * 2])
+def test_two_nodes_of_one_name(names: list[Any]) -> None:
+    """Whatever they are made of; an answer would belong to either."""
+    parts = {"train": [0], "val": [1], "test": [2]}
+    with pytest.raises(DataError, match=r"Graph 'graph': nodes \d and \d are both called"):
+        GraphData.from_arrays(np.eye(4), np.zeros((2, 0), int), [0, 1, 0, 1], **parts, names=names)
+
+
+def test_networkx_nodes_of_one_name() -> None:
+    """1 and "1" are two nodes there, but one name in a file of requests."""
+    graph = nx.Graph()
+    graph.add_nodes_from([1, "x", "1"], x=1.0, y="a")
+    with pytest.raises(DataError, match="nodes 0 and 2 are both called '1' .a number is the text it is written as"):
+        GraphData.from_networkx(graph)
+
+
 def community_graph_sorted(graph: GraphData) -> GraphData:
     """The same edges in the order in which both directions are joined."""
     from dataclasses import replace
@@ -243,6 +320,28 @@ def test_saved_graph_is_the_same(sparse: bool, tmp_path: Path) -> None:
     assert again.fingerprint() == made.fingerprint()
     with pytest.raises(DataError, match=".npz"):
         graph.save(tmp_path / "g.pt")
+
+
+def test_a_graph_with_hidden_nodes_is_not_saved(tmp_path: Path) -> None:
+    """They would come back as nodes that training sees."""
+    with pytest.raises(DataError, match="'tiny' hides 7 unseen nodes.*--setting production"):
+        community_graph(production=True).save(tmp_path / "g.npz")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("width", [3, 100])
+def test_a_word_that_is_stored_twice_counts_twice(width: int, tmp_path: Path) -> None:
+    """Counting words one by one gives such matrices, which torch refuses without saying whose they are."""
+    words, ends = np.array([2, 0, 2, 1], np.int64), np.array([0, 3, 4, 4, 4])
+    x = sp.csr_matrix((np.array([200, 7, 100, 5], np.uint8), words, ends), shape=(4, width))
+    parts = {"train": np.array([0]), "val": np.array([1]), "test": np.array([2])}
+    graph = GraphData.from_arrays(x, np.zeros((2, 0), int), np.array([0, 1, 0, 1]), **parts)
+    assert graph.is_sparse is (width == 100)
+    assert graph.x.to_dense()[:2, :3].tolist() == [[7.0, 0.0, 300.0], [0.0, 5.0, 0.0]]
+    assert x.indices.tolist() == [2, 0, 2, 1], "the caller's matrix was changed"
+    stored = {f"x_{part}": getattr(x, part) for part in ("data", "indices", "indptr", "shape")}
+    np.savez(tmp_path / "g.npz", **stored, edge_index=np.zeros((2, 0), int), y=np.array([0, 1, 0, 1]), **parts)
+    assert load_graph(str(tmp_path / "g.npz")).fingerprint() == graph.fingerprint()
 
 
 def test_wide_and_mostly_zero_features_become_sparse(tmp_path: Path) -> None:
