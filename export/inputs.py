@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from graph2mlp.errors import RequestError, require
 from graph2mlp.export.names import NodeNames
-from graph2mlp.export.requests import Requests, pad_lists
+from graph2mlp.export.requests import Requests, pad_lists, read_lists
 
 __all__ = ["FORMATS", "Columns", "arrow_columns", "check_source", "csv_parts", "from_columns", "read_requests"]
 
@@ -162,7 +162,7 @@ def from_columns(
         ]
     if _is_whole(columns.get("neighbors")):  # the usual form of a long file: each node's own id
         parts["neighbors"] = np.asarray(columns.pop("neighbors"))[:, None]
-    lists = {name: _lists(name, columns[name], path) for name in _LISTS if name in columns}
+    lists = {name: read_lists(name, columns[name], _LISTS[name], str(path)) for name in _LISTS if name in columns}
     if "values" in lists and "indices" in lists:
         for row, (one, other) in enumerate(zip(lists["indices"], lists["values"], strict=True)):
             if len(one) != len(other):
@@ -189,27 +189,6 @@ def _matrix(columns: Columns, features: int, path: Path) -> NDArray[np.float32]:
                 f"{path}, request {row}: x{i} must be a number, got '{columns[f'x{i}'][row]}'."
             ) from None
     return x
-
-
-def _lists(name: str, column: Sequence[Any] | NDArray[Any], path: Path) -> list[NDArray[Any]]:
-    """One array per request, from text, from lists, or from single numbers."""
-    dtype, out = _LISTS[name], []
-    for row, cell in enumerate(column):
-        items = cell.split() if isinstance(cell, str) else np.atleast_1d(cell)
-        try:
-            out.append(_exact(np.asarray(items), dtype))
-        except (ValueError, OverflowError):
-            expected = "whole numbers" if dtype is np.int64 else "numbers"
-            raise RequestError(
-                f"{path}, request {row}: '{name}' must be {expected} separated by spaces, got '{str(cell)[:40]}'."
-            ) from None
-    return out
-
-
-def _exact(items: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:
-    if dtype is np.int64 and items.size and items.dtype.kind not in "iuUS":
-        raise ValueError  # 1.7 must not become id 1
-    return items.astype(dtype)
 
 
 def _ids(column: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:

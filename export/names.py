@@ -28,7 +28,9 @@ class NodeNames:
         Raises:
             RequestError: a name is not that of a node.
         """
-        names = cell.split(self.separator) if isinstance(cell, str) else np.atleast_1d(cell).tolist()
+        if isinstance(cell, str):
+            cell = cell.split(self.separator)
+        names = cell if isinstance(cell, list | np.ndarray) else [cell]
         wanted = [str(name).strip() for name in names]
         return np.array([self._row(name, where) for name in wanted if name], dtype=np.int64)
 

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from graph2mlp.errors import RequestError
 from graph2mlp.export.answers import answer_columns, answer_file, check_output
 from graph2mlp.export.inputs import read_requests
-from graph2mlp.export.names import NodeNames
 from graph2mlp.export.runtime import Prediction, Predictor
 from graph2mlp.export.stream import request_parts
 from graph2mlp.tasks import CLASSIFICATION, REGRESSION
@@ -45,11 +44,10 @@ class Answerer:
 
     def __init__(self, bundle: str | os.PathLike[str]) -> None:
         self.predictor = Predictor(bundle)
-        names = self.predictor.bundle.node_names()
         about = self.predictor.manifest
         self._how: dict[str, Any] = {
             "features": about.features,
-            "names": None if names is None else NodeNames(names),
+            "names": self.predictor.node_names,
             "structure": about.structure is not None,
         }
 

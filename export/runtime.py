@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 import os
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,8 +21,9 @@ from graph2mlp.export.bundle import Bundle, open_bundle
 from graph2mlp.export.calls import CHUNK, PreparedCall, chunks_of
 from graph2mlp.export.engines import open_engine
 from graph2mlp.export.integrity import Verify
+from graph2mlp.export.names import NodeNames
 from graph2mlp.export.parity import ATOL, ROUNDED, check_rounded, compare_logits
-from graph2mlp.export.requests import PAD, Floats, Ints, Requests
+from graph2mlp.export.requests import PAD, Floats, Ints, Requests, pad_lists, read_lists
 from graph2mlp.tasks import CLASSIFICATION
 
 __all__ = ["Prediction", "Predictor", "PreparedCall", "SelfCheck", "main"]
@@ -105,6 +108,34 @@ class Predictor:
     def class_names(self) -> tuple[str, ...]:
         return self.manifest.class_names
 
+    @cached_property
+    def node_names(self) -> NodeNames | None:
+        """Looks up nodes of the table by the user's ids; None where these are their positions."""
+        names = self.bundle.node_names()
+        return None if names is None else NodeNames(names)
+
+    def neighbors(self, lists: Iterable[Any]) -> Ints:
+        """The `neighbors [B, K]` that `predict` takes, made of a list of the user's own ids for each of B requests.
+
+        Ids are text or numbers; lists may differ in length. A node of the training graph lists itself, any other node
+        its neighbours, a node without edges nothing. Text instead of a list is read as a cell of a file would be. For a
+        bundle that reads features only every row is empty.
+
+        Raises:
+            RequestError: an id is not that of a node, or `lists` does not hold a list per request.
+        """
+        if isinstance(lists, str) or not isinstance(lists, Iterable):
+            raise RequestError(f"Predictor.neighbors takes a list of ids for each request, got {str(lists)[:40]!r}.")
+        where = "Predictor.neighbors"
+        cells = [list(cell) if isinstance(cell, Iterable) and not isinstance(cell, str) else cell for cell in lists]
+        if self._nodes is None:
+            return np.full((len(cells), 1), PAD, dtype=np.int64)
+        names = self.node_names
+        if names is None:
+            table: Ints = pad_lists(read_lists("neighbors", cells, np.int64, where), np.int64)
+            return self._neighbors(table, self._nodes)
+        return pad_lists([names.positions(cell, f"{where}, request {row}") for row, cell in enumerate(cells)], np.int64)
+
     def predict(
         self,
         requests: Requests | None = None,
@@ -116,7 +147,8 @@ class Predictor:
     ) -> Prediction:
         """Answer `requests`, or the arrays they would be made of (shapes: see `Requests`).
 
-        Dense and sparse features both serve every bundle. A bundle that reads features only ignores `neighbors`.
+        Dense and sparse features both serve every bundle. A bundle that reads features only ignores `neighbors`; any
+        other takes positions in its table, which the method `neighbors` makes of the user's own ids.
 
         Raises:
             RequestError: something is missing, of the wrong width or type, not finite, or an id is out of range.
