@@ -6,10 +6,10 @@ Columns of a csv or parquet file, in any order; others are refused, so that a ty
     x0 x1 ... x{F-1}      the features, or, sparse:
     indices, values       positions of the non-zero features, and their values (default: ones)
     neighbors             for bundles that read structure: a node of the training graph gives its own id, any other
-                          node its neighbours' ids; may be empty
+                          node its neighbours' ids; empty for a node without edges
 
 The last three hold lists: numbers separated by spaces (csv), or also list columns (parquet). Where the nodes of the
-training graph have names, `neighbors` holds those names, and names with spaces in them are separated by `;`.
+training graph have names, `neighbors` holds those names; if any of them has spaces in it, all are separated by `;`.
 
 Arrays of an npz file: `x [B, F]`; or `indices [B, J]` and `values [B, J]` padded with -1; or the CSR parts `data`,
 `indices`, `indptr` (what `scipy.sparse.save_npz` writes). Beside them `neighbors [B, K]` padded with -1, or `[B]`, and
@@ -127,11 +127,15 @@ def arrow_columns(table: Any, path: Path) -> Columns:
         kind = chunked.type
         if arrow.types.is_list(kind) or arrow.types.is_large_list(kind):
             columns[name] = [np.asarray(item or []) for item in chunked.to_pylist()]
-        elif arrow.types.is_integer(kind) or arrow.types.is_floating(kind) or arrow.types.is_boolean(kind):
+        elif not chunked.null_count and _is_numeric(arrow.types, kind):
             columns[name] = chunked.to_numpy()
-        else:
+        else:  # whole numbers, too, where one is missing: numpy would make them floats
             columns[name] = ["" if item is None else str(item) for item in chunked.to_pylist()]
     return columns
+
+
+def _is_numeric(types: Any, kind: Any) -> bool:
+    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind))
 
 
 def from_columns(

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graph2mlp.errors import BundleError, Graph2MLPError, ParityError, RequestError
-from graph2mlp.export.bundle import Bundle, open_bundle
+from graph2mlp.export.bundle import NODES, Bundle, open_bundle
 from graph2mlp.export.calls import CHUNK, PreparedCall, chunks_of
 from graph2mlp.export.engines import open_engine
 from graph2mlp.export.integrity import Verify
@@ -98,6 +98,8 @@ class Predictor:
         self._sparse, self._width = self.manifest.sparse, self.manifest.features
         self._labels = self.manifest.kind.labels
         self._nodes = self.manifest.structure.nodes if self.manifest.structure is not None else None
+        named = NODES in self.bundle.contents
+        self._own_ids = " These are positions; Predictor.neighbors(lists) makes them of your own ids." if named else ""
 
     @property
     def engine_name(self) -> str:
@@ -254,13 +256,24 @@ class Predictor:
     def _neighbors(self, neighbors: Ints | None, nodes: int) -> Ints:
         if neighbors is None:
             raise RequestError(
-                "The bundle reads structure, but the requests have no 'neighbors'. Give each node's own id if it is in "
-                f"the table (0 to {nodes - 1}), else its neighbours' ids; {PAD} alone for a node without edges."
+                f"The bundle reads structure, but the requests have no 'neighbors'. {self._wanted(nodes)}"
             )
         if not neighbors.shape[1]:
             return np.full((len(neighbors), 1), PAD, dtype=np.int64)
-        _check_ids("neighbour id", neighbors, nodes)
+        _check_ids("neighbour id", neighbors, nodes, hint=self._own_ids)
         return neighbors
+
+    def _wanted(self, nodes: int) -> str:
+        """What `neighbors` must hold, in the words of a file, whose cells are what most people fill."""
+        if (names := self.node_names) is None:
+            return (
+                f"Give each node's own id if it is in the table (0 to {nodes - 1}), else its neighbours' ids, "
+                f"separated by spaces; {PAD} alone, or an empty cell, for a node without edges."
+            )
+        return (
+            f"Give each node's own id if it was in the graph, else its neighbours' ids ({names.form}); an empty cell "
+            "for a node without edges. In Python, Predictor.neighbors(lists) takes these ids."
+        )
 
 
 def main(arguments: list[str]) -> int:
@@ -286,7 +299,7 @@ def _check_finite(name: str, values: Floats) -> None:
         )
 
 
-def _check_ids(what: str, ids: Ints, count: int) -> None:
+def _check_ids(what: str, ids: Ints, count: int, *, hint: str = "") -> None:
     if ids.size <= _FEW:  # Python's own comparisons, as long as they take less time than one call of numpy
         listed = ids.ravel().tolist()
         if not listed or (min(listed) >= PAD and max(listed) < count):
@@ -296,7 +309,7 @@ def _check_ids(what: str, ids: Ints, count: int) -> None:
         return
     row, column = np.argwhere((ids < PAD) | (ids >= count))[0]
     raise RequestError(
-        f"Request {row} has the {what} {ids[row, column]}, but they run from 0 to {count - 1} ({PAD} is padding)."
+        f"Request {row} has the {what} {ids[row, column]}, but they run from 0 to {count - 1} ({PAD} is padding).{hint}"
     )
 
 

@@ -129,6 +129,16 @@ def test_empty_cells_empty_files_and_spreadsheets(tmp_path: Path) -> None:
     assert len(read_requests(tmp_path / "none.csv", features=F)) == 0
 
 
+def test_empty_cells_of_parquet(tmp_path: Path) -> None:
+    """A node without edges has no number; the column of the others is one of whole numbers all the same."""
+    arrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    parquet.write_table(arrow.table({"indices": [[1], [2]], "neighbors": [3, None]}), tmp_path / "in.parquet")
+    found = read_requests(tmp_path / "in.parquet", features=F)
+    assert found.neighbors.tolist() == [[3], [-1]]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -115,6 +115,37 @@ def test_example_of_the_page(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert len(names["answer"]) == 3
 
 
+def _asked(path: Path, cells: list[str] | None) -> Path:
+    """A csv of requests with these cells `neighbors`; one without the column for None."""
+    header = [*(f"x{i}" for i in range(FEATURES)), *([] if cells is None else ["neighbors"])]
+    return write_table(path, header, [[*[0.5] * FEATURES, *([] if cells is None else [c])] for c in cells or [""]])
+
+
+def test_messages_name_cells_that_work(bundle: Path, bundles, tmp_path: Path) -> None:
+    """The message once asked for -1, which a graph with names refuses; what each message names is then answered."""
+    refused = invoke("predict", bundle, _asked(tmp_path / "without.csv", None))
+    words = ("no 'neighbors'", "user-0", "separated by spaces", "an empty cell for", "Predictor.neighbors")
+    assert_one_line_error(refused, *words)
+    assert "-1" not in refused.stderr
+    assert invoke("predict", bundle, _asked(tmp_path / "r.csv", ["user-0", "user-7 user-14", ""])).exit_code == 0
+    assert_one_line_error(invoke("predict", bundle, _asked(tmp_path / "pad.csv", ["-1"])), "'-1'", "an empty cell")
+    predictor = Predictor(bundles("dense"))
+    with pytest.raises(
+        RequestError, match=r"\(0 to 29\).*separated by spaces; -1 alone, or an empty cell, for"
+    ) as caught:
+        predictor.predict(x=np.zeros((1, 20)))
+    assert "Predictor.neighbors" not in str(caught.value)
+    (tmp_path / "p.csv").write_text("indices,neighbors\n1,3\n1,4 5\n1,-1\n1,\n")
+    assert invoke("predict", bundles("dense"), tmp_path / "p.csv").exit_code == 0
+
+
+def test_numbers_of_the_user_are_no_positions(bundle: Path) -> None:
+    """Who gives ids that are numbers to `predict` is told what it takes."""
+    x = np.full((1, FEATURES), 0.5)
+    with pytest.raises(RequestError, match=r"1000, .*0 to 60.*positions; Predictor\.neighbors\(lists\)"):
+        Predictor(bundle).predict(x=x, neighbors=[[1000]])
+
+
 def test_names_with_spaces_are_separated_by_semicolons() -> None:
     """`New York` is one place."""
     names = NodeNames(np.array(["New York", "Rome", "Den Haag"]))
