@@ -129,7 +129,8 @@ def write_bundle(target: Path, manifest: BundleManifest, files: Mapping[str, byt
     Returns the manifest with checksums filled in.
 
     Raises:
-        BundleError: a file name is not flat, or a zip is asked for weights that must be memory-mapped.
+        BundleError: a file name is not flat, names of features fill more than `bundle.json` may hold, or a zip is asked
+            for weights that must be memory-mapped.
     """
     zipped = target.suffix == ".zip"
     for name in files:
@@ -138,7 +139,13 @@ def write_bundle(target: Path, manifest: BundleManifest, files: Mapping[str, byt
     if zipped and EXTERNAL_DATA in files:
         raise BundleError(f"The weights are too large for a zip ({target}). Export to a folder instead.")
     manifest = replace(manifest, files={name: file_entry(content) for name, content in files.items()})
-    everything = {MANIFEST: manifest.to_json().encode(), **files}
+    about = manifest.to_json().encode()
+    if len(about) > _MANIFEST_LIMIT:
+        raise BundleError(
+            f"{MANIFEST} would have {len(about)} bytes, and {_MANIFEST_LIMIT} are read. Shorten the names of the "
+            "features or classes of the graph; what was trained stays valid."
+        )
+    everything = {MANIFEST: about, **files}
     if zipped:
         with atomic_path(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
             for name, content in everything.items():

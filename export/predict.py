@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from graph2mlp.errors import RequestError
 from graph2mlp.export.answers import answer_columns, answer_file, check_output
-from graph2mlp.export.inputs import read_requests
+from graph2mlp.export.inputs import read_requests, unread_note
 from graph2mlp.export.runtime import Prediction, Predictor
 from graph2mlp.export.stream import request_parts
 from graph2mlp.tasks import CLASSIFICATION, REGRESSION
@@ -32,6 +32,8 @@ class PredictSummary:
     """How many requests got each label; empty for quantities."""
     columns: dict[str, NDArray[Any]] | None = None
     """The answers, one entry per request (see `answer_columns`); None where they went to a file."""
+    note: str = ""
+    """What of the file was not read."""
 
     def summary(self) -> str:
         parts = ", ".join(f"{label} {self.labels[label]}" for label in sorted(self.labels))
@@ -49,6 +51,7 @@ class Answerer:
             "features": about.features,
             "names": self.predictor.node_names,
             "structure": about.structure is not None,
+            "feature_names": about.feature_names,
         }
 
     def to_file(self, source: Path, out: Path, *, between: Callable[[], None] = lambda: None) -> PredictSummary:
@@ -70,16 +73,20 @@ class Answerer:
                 write(answer_columns(prediction, self.predictor.manifest, requests.ids, first=done))
                 counts.update(self._counts(prediction))
                 done += len(prediction)
-        return PredictSummary(out=out, requests=done, labels=dict(counts))
+        return PredictSummary(out=out, requests=done, labels=dict(counts), note=self._note(source))
 
     def in_memory(self, source: Path) -> PredictSummary:
         """Answer `source` into columns."""
         requests = read_requests(source, **self._how)
         prediction = self.predictor.predict(requests)
         columns = answer_columns(prediction, self.predictor.manifest, requests.ids)
+        counts = dict(self._counts(prediction))
         return PredictSummary(
-            out=None, requests=len(prediction), labels=dict(self._counts(prediction)), columns=columns
+            out=None, requests=len(prediction), labels=counts, columns=columns, note=self._note(source)
         )
+
+    def _note(self, source: Path) -> str:
+        return unread_note(source, self.predictor.manifest.feature_names)
 
     def _counts(self, prediction: Prediction) -> Counter[str]:
         kind, names = self.predictor.manifest.kind, self.predictor.class_names

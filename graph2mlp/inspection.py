@@ -6,7 +6,7 @@ import zipfile
 from dataclasses import asdict
 from pathlib import Path
 
-from graph2mlp.errors import DataError, require
+from graph2mlp.errors import DataError, one_line, require
 from graph2mlp.tasks import CLASSIFICATION, TASKS
 
 __all__ = ["describe"]
@@ -79,6 +79,7 @@ def _bundle(path: Path) -> tuple[str, Rows]:
         ["regime", about.regime],
         ["student", student],
         ["inputs", inputs],
+        ["features", f"{about.features}{_called(about.feature_names)}"],
         ["preset", about.preset],
         ["stored smaller", "; ".join(stored) or "nothing"],
         ["gate", about.gate.summary() if about.gate else "not measured"],
@@ -87,6 +88,12 @@ def _bundle(path: Path) -> tuple[str, Rows]:
         ["checksums", "intact"],
         ["self-check", check.summary()],
     ]
+
+
+def _called(names: tuple[str, ...]) -> str:
+    """The first of them: a bag of words has thousands."""
+    shown = one_line(", ".join(names[:8]))
+    return f", called {shown}{', ...' if len(names) > 8 else ''}" if names else ""
 
 
 def _run(path: Path) -> tuple[str, Rows]:

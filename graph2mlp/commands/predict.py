@@ -48,6 +48,8 @@ def predict(
         if ray:
             raise typer.BadParameter("--ray is for a folder of requests")
         answered = predict_file(bundle, requests, out=out)
+        if answered.note:
+            say(answered.note)
         if answered.columns is not None:
             write_csv(sys.stdout, answered.columns)
         else:

@@ -153,8 +153,8 @@ def test_empty_cells_of_parquet(tmp_path: Path) -> None:
         ("indices\n1.5\n", "whole numbers"),
         ("indices\n99999999999999999999\n", "whole numbers"),
         ("indices,values\n1 2,1\n", "request 0: 2 indices, but 1 values"),
-        (",".join(f"x{i}" for i in range(F)) + "\n" + "1," * 19 + "abc\n", "x19 must be a number, got 'abc'"),
-        (",".join(f"x{i}" for i in range(F)) + "\n" + "1," * 19 + "\n", "x19 must be a number, got ''"),
+        (",".join(f"x{i}" for i in range(F)) + "\n" + "1," * 19 + "abc\n", "'x19' must be a number, got 'abc'"),
+        (",".join(f"x{i}" for i in range(F)) + "\n" + "1," * 19 + "\n", "'x19' must be a number, got ''"),
     ],
 )
 def test_malformed_csv(tmp_path: Path, text: str, message: str) -> None:
