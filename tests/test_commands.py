@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from graph2mlp.errors import BundleError
+from graph2mlp.export.runtime import Predictor
 from graph2mlp.report import write_bench_report
 from tests.cli import assert_one_line_error, distill, invoke
 from tests.graphs import community_graph, save_npz
@@ -105,6 +108,21 @@ def test_bundle_with_one_byte_changed(run: Path, requests: Path, tmp_path: Path)
     (bundle / "model.onnx").write_bytes(model)
     for command in (["predict", bundle, requests], ["inspect", bundle], ["bench", bundle]):
         assert_one_line_error(invoke(*command), "model.onnx")
+
+
+def test_a_run_in_the_place_of_its_bundle(run: Path, requests: Path, tmp_path: Path) -> None:
+    """The folder everyone has at hand; it holds the bundle that is meant, or must be exported first."""
+    for command in (["predict", run, requests], ["bench", run]):
+        assert_one_line_error(invoke(*command), f"{run} is a run, not a bundle", str(run / "bundle"))
+    with pytest.raises(BundleError, match="is a run, not a bundle"):
+        Predictor(run)
+    shutil.copytree(run, tmp_path / "new", ignore=shutil.ignore_patterns("bundle*"))
+    words = "Export it first", f"graph2mlp export {tmp_path / 'new'} --onnx"
+    assert_one_line_error(invoke("predict", tmp_path / "new", requests), *words)
+    zipped = tmp_path / "new" / "small.zip"
+    assert invoke("export", tmp_path / "new", "--onnx", "--out", zipped).exit_code == 0
+    assert_one_line_error(invoke("predict", tmp_path / "new", requests), f"exported from it: {zipped}")
+    assert_one_line_error(invoke("predict", tmp_path, requests), "is not a bundle: it has no bundle.json")
 
 
 def test_export_refuses(run: Path, tmp_path: Path) -> None:
