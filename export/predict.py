@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from graph2mlp.errors import RequestError
 from graph2mlp.export.answers import answer_columns, answer_file, check_output
-from graph2mlp.export.inputs import read_requests, unread_note
+from graph2mlp.export.bundle import is_bundle
+from graph2mlp.export.inputs import FORMATS, read_requests, unread_note
 from graph2mlp.export.runtime import Prediction, Predictor
 from graph2mlp.export.stream import request_parts
 from graph2mlp.tasks import CLASSIFICATION, REGRESSION
 
-__all__ = ["Answerer", "PredictSummary", "check_apart", "predict_file"]
+__all__ = ["Answerer", "PredictSummary", "check_apart", "check_order", "predict_file"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -98,6 +99,20 @@ class Answerer:
         for name, count in zip(names, found.tolist(), strict=True):  # two classes may have one name
             counts[name] += count
         return +counts  # those that occur
+
+
+def check_order(bundle: Path, source: Path) -> None:
+    """Refuse a bundle and requests that were given the other way round.
+
+    Raises:
+        RequestError: they were.
+    """
+    if is_bundle(bundle) or not (is_bundle(source) or bundle.suffix.lower() in FORMATS):
+        return
+    first, why = (source, f", but {source} is") if is_bundle(source) else ("BUNDLE", "")
+    raise RequestError(
+        f"{bundle} is not a bundle{why}. The bundle comes first, then the requests: graph2mlp predict {first} {bundle}"
+    )
 
 
 def check_apart(bundle: Path, source: Path, out: Path) -> None:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from graph2mlp.errors import DataError, one_line, require
-from graph2mlp.export.bundle import is_bundle, open_bundle
+from graph2mlp.export.bundle import MODEL, ORT_MODEL, is_bundle, open_bundle
 from graph2mlp.tasks import CLASSIFICATION, TASKS
 
 __all__ = ["describe"]
@@ -72,6 +72,7 @@ def _bundle(path: Path) -> tuple[str, Rows]:
         ["inputs", inputs],
         ["features", f"{about.features}{_called(about.feature_names)}"],
         ["preset", about.preset],
+        ["model", f"{ORT_MODEL}, onnxruntime's own format" if ORT_MODEL in bundle.contents else f"{MODEL}, ONNX"],
         ["stored smaller", "; ".join(stored) or "nothing"],
         ["gate", about.gate.summary() if about.gate else "not measured"],
         [f"{about.kind.metric} of this file", metrics],
