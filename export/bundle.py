@@ -51,6 +51,7 @@ __all__ = [
     "StructureInfo",
     "StudentInfo",
     "TensorSpec",
+    "is_bundle",
     "open_bundle",
     "write_bundle",
 ]
@@ -60,6 +61,7 @@ NODES = "nodes.npz"
 ORT_MODEL = "model.ort"
 
 _MANIFEST_LIMIT = 16 * 2**20
+_RUN_SETTINGS = "config.toml"
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 """Equal content gives an equal zip."""
 
@@ -129,7 +131,8 @@ def write_bundle(target: Path, manifest: BundleManifest, files: Mapping[str, byt
     Returns the manifest with checksums filled in.
 
     Raises:
-        BundleError: a file name is not flat, or a zip is asked for weights that must be memory-mapped.
+        BundleError: a file name is not flat, names of features fill more than `bundle.json` may hold, or a zip is asked
+            for weights that must be memory-mapped.
     """
     zipped = target.suffix == ".zip"
     for name in files:
@@ -138,7 +141,13 @@ def write_bundle(target: Path, manifest: BundleManifest, files: Mapping[str, byt
     if zipped and EXTERNAL_DATA in files:
         raise BundleError(f"The weights are too large for a zip ({target}). Export to a folder instead.")
     manifest = replace(manifest, files={name: file_entry(content) for name, content in files.items()})
-    everything = {MANIFEST: manifest.to_json().encode(), **files}
+    about = manifest.to_json().encode()
+    if len(about) > _MANIFEST_LIMIT:
+        raise BundleError(
+            f"{MANIFEST} would have {len(about)} bytes, and {_MANIFEST_LIMIT} are read. Shorten the names of the "
+            "features or classes of the graph; what was trained stays valid."
+        )
+    everything = {MANIFEST: about, **files}
     if zipped:
         with atomic_path(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
             for name, content in everything.items():
@@ -152,6 +161,17 @@ def write_bundle(target: Path, manifest: BundleManifest, files: Mapping[str, byt
                 else:
                     (folder / name).write_bytes(content)
     return manifest
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a folder or zip says that it is a bundle; whether that is true, `open_bundle` finds out."""
+    if not path.is_file():
+        return (path / MANIFEST).is_file()
+    try:
+        with zipfile.ZipFile(path) as archive:  # an .npz file is a zip, too
+            return MANIFEST in archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return False
 
 
 def open_bundle(path: str | os.PathLike[str], *, verify: Verify = "full") -> Bundle:
@@ -190,6 +210,8 @@ def open_bundle(path: str | os.PathLike[str], *, verify: Verify = "full") -> Bun
 
 
 def _list_folder(folder: Path) -> dict[str, bytes | Path]:
+    if not (folder / MANIFEST).exists():
+        raise BundleError(f"{folder} {_no_bundle(folder)}")
     found: dict[str, bytes | Path] = {}
     for entry in sorted(folder.iterdir()):
         if not stat.S_ISREG(entry.lstat().st_mode):  # links could lead out of the folder
@@ -198,6 +220,16 @@ def _list_folder(folder: Path) -> dict[str, bytes | Path]:
             )
         found[entry.name] = entry
     return found
+
+
+def _no_bundle(folder: Path) -> str:
+    """What a folder without a manifest is: mostly the run that a bundle is exported from, and into."""
+    if not (folder / _RUN_SETTINGS).is_file():
+        return f"is not a bundle: it has no {MANIFEST}."
+    inside = sorted(path for path in folder.iterdir() if is_bundle(path))
+    if not inside:
+        return f"is a run, not a bundle. Export it first: graph2mlp export {folder} --onnx"
+    return f"is a run, not a bundle. Give what was exported from it: {', '.join(map(str, inside))}"
 
 
 def _read_zip(path: Path) -> dict[str, bytes | Path]:

@@ -223,6 +223,7 @@ def _manifest(prepared: Prepared, preset: Preset, quantized: tuple[QuantizedTens
         inputs=prepared.model.inputs,
         outputs=prepared.model.outputs,
         features=graph.num_features,
+        feature_names=graph.feature_names or (),
         regime=student.regime,
         preset=preset.name,
         student=StudentInfo(

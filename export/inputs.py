@@ -3,13 +3,15 @@
 Columns of a csv or parquet file, in any order; others are refused, so that a typing error is not a missing feature:
 
     id                    optional; numbers or text, carried through to the answers (default: the row number from 0)
-    x0 x1 ... x{F-1}      the features, or, sparse:
+    x0 x1 ... x{F-1}      the features, which may also have the names of the graph's own feature columns; or, sparse:
     indices, values       positions of the non-zero features, and their values (default: ones)
     neighbors             for bundles that read structure: a node of the training graph gives its own id, any other
-                          node its neighbours' ids; may be empty
+                          node its neighbours' ids; empty for a node without edges
 
 The last three hold lists: numbers separated by spaces (csv), or also list columns (parquet). Where the nodes of the
-training graph have names, `neighbors` holds those names, and names with spaces in them are separated by `;`.
+training graph have names, `neighbors` holds those names; if any of them has spaces in it, all are separated by `;`.
+
+`label`, `y` and `split`, which the graph's own table of nodes has, are passed over; see `unread_note`.
 
 Arrays of an npz file: `x [B, F]`; or `indices [B, J]` and `values [B, J]` padded with -1; or the CSR parts `data`,
 `indices`, `indptr` (what `scipy.sparse.save_npz` writes). Beside them `neighbors [B, K]` padded with -1, or `[B]`, and
@@ -23,6 +25,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,21 +33,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graph2mlp.errors import RequestError, require
+from graph2mlp.export.feature_columns import NODE_WORDS, Columns, FeatureColumns, feature_matrix
 from graph2mlp.export.names import NodeNames
-from graph2mlp.export.requests import Requests, pad_lists
+from graph2mlp.export.requests import Requests, pad_lists, read_lists
 
-__all__ = ["FORMATS", "Columns", "arrow_columns", "check_source", "csv_parts", "from_columns", "read_requests"]
+__all__ = [
+    "FORMATS",
+    "Columns",
+    "arrow_columns",
+    "check_source",
+    "csv_parts",
+    "from_columns",
+    "read_requests",
+    "unread_note",
+]
 
 FORMATS = (".csv", ".npz", ".parquet")
 
-_FEATURE = re.compile(r"x(0|[1-9][0-9]*)")
 _LISTS: dict[str, type[np.generic]] = {"indices": np.int64, "values": np.float32, "neighbors": np.int64}
 
-Columns = dict[str, Sequence[Any] | NDArray[Any]]
 
-
-def read_requests(path: Path, *, features: int, names: NodeNames | None = None, structure: bool = True) -> Requests:
+def read_requests(
+    path: Path,
+    *,
+    features: int,
+    names: NodeNames | None = None,
+    structure: bool = True,
+    feature_names: Sequence[str] = (),
+) -> Requests:
     """Read requests for a bundle that takes `features` features; `names` are those of its nodes, if they have any.
+
+    `feature_names` are those of the features, none or F of them.
 
     `structure=False`, for a bundle that reads features only: `neighbors` is passed over, whatever is in it, so that one
     file of requests serves every student of a graph.
@@ -58,7 +77,7 @@ def read_requests(path: Path, *, features: int, names: NodeNames | None = None, 
     try:
         if suffix == ".npz":
             return _from_arrays(path, names, structure)
-        return from_columns(readers[suffix](path), path, features, names, structure)
+        return from_columns(readers[suffix](path), path, FeatureColumns(features, feature_names), names, structure)
     except OSError as error:
         raise RequestError(f"{path} cannot be read: {error.strerror or error}.") from None
 
@@ -115,6 +134,21 @@ def _read_parquet(path: Path) -> Columns:
     return arrow_columns(table, path)
 
 
+def unread_note(path: Path, feature_names: Sequence[str] = ()) -> str:
+    """Says which columns of a file of requests nobody reads, because they belong to a table of nodes; else empty.
+
+    Of a file that cannot be read nothing is said: whoever reads it will.
+    """
+    given: list[str] = []
+    with suppress(RequestError, OSError, ValueError):
+        if path.suffix.lower() == ".csv":
+            given = list(next(csv_parts(path, 1)))
+        elif path.suffix.lower() == ".parquet":
+            given = require("pyarrow.parquet", extra="tables", purpose="Reading parquet").read_schema(path).names
+    left = [name for name in NODE_WORDS if name in given and name not in feature_names]
+    return f"{path}: not part of a request, and not read: {', '.join(left)}" if left else ""
+
+
 def arrow_columns(table: Any, path: Path) -> Columns:
     """The columns of a pyarrow table: arrays, lists of arrays, or lists of text."""
     arrow = require("pyarrow", extra="tables", purpose="Reading parquet")
@@ -122,47 +156,40 @@ def arrow_columns(table: Any, path: Path) -> Columns:
     for name, chunked in zip(table.column_names, table.columns, strict=True):
         if name in columns:
             raise RequestError(f"{path}: the column '{name}' comes twice.")
-        if chunked.null_count and name != "neighbors":
+        if chunked.null_count and name not in ("neighbors", *NODE_WORDS):
             raise RequestError(f"{path}: column '{name}' has missing values.")
         kind = chunked.type
-        if arrow.types.is_list(kind) or arrow.types.is_large_list(kind):
+        if arrow.types.is_list(kind) or arrow.types.is_large_list(kind) or arrow.types.is_fixed_size_list(kind):
             columns[name] = [np.asarray(item or []) for item in chunked.to_pylist()]
-        elif arrow.types.is_integer(kind) or arrow.types.is_floating(kind) or arrow.types.is_boolean(kind):
+        elif not chunked.null_count and _is_numeric(arrow.types, kind):
             columns[name] = chunked.to_numpy()
-        else:
+        else:  # whole numbers, too, where one is missing: numpy would make them floats
             columns[name] = ["" if item is None else str(item) for item in chunked.to_pylist()]
     return columns
 
 
+def _is_numeric(types: Any, kind: Any) -> bool:
+    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind))
+
+
 def from_columns(
-    columns: Columns, path: Path, features: int, names: NodeNames | None, structure: bool = True
+    columns: Columns, path: Path, features: FeatureColumns, names: NodeNames | None, structure: bool = True
 ) -> Requests:
     """Requests made of the columns of a csv or parquet file."""
     if not structure:
         columns = {name: column for name, column in columns.items() if name != "neighbors"}
-    dense = sorted(int(name[1:]) for name in columns if _FEATURE.fullmatch(name))
-    for name in columns:
-        if name not in ("id", *_LISTS) and not _FEATURE.fullmatch(name):
-            raise RequestError(
-                f"{path}: unknown column '{name}'. Known: id, x0 to x{features - 1}, {', '.join(_LISTS)}."
-            )
+    columns = features.spread(columns, path)
+    dense = features.find(columns, path)
     if not dense and "indices" not in columns:
-        raise RequestError(f"{path} has no features. Give columns x0 to x{features - 1}, or 'indices' and 'values'.")
-    parts: dict[str, Any] = {}
-    if dense:
-        if dense != list(range(features)):
-            raise RequestError(
-                f"{path} has {len(dense)} feature columns, x{dense[0]} to x{dense[-1]}; "
-                f"the bundle takes {features}, x0 to x{features - 1}."
-            )
-        parts["x"] = _matrix(columns, features, path)
+        raise RequestError(f"{path} has no features. Give columns {features.form}, or 'indices' and 'values'.")
+    parts: dict[str, Any] = {"x": feature_matrix(columns, dense, path)} if dense else {}
     if names is not None and "neighbors" in columns:
         columns["neighbors"] = [
             names.positions(cell, f"{path}, request {row}") for row, cell in enumerate(columns["neighbors"])
         ]
     if _is_whole(columns.get("neighbors")):  # the usual form of a long file: each node's own id
         parts["neighbors"] = np.asarray(columns.pop("neighbors"))[:, None]
-    lists = {name: _lists(name, columns[name], path) for name in _LISTS if name in columns}
+    lists = {name: read_lists(name, columns[name], _LISTS[name], str(path)) for name in _LISTS if name in columns}
     if "values" in lists and "indices" in lists:
         for row, (one, other) in enumerate(zip(lists["indices"], lists["values"], strict=True)):
             if len(one) != len(other):
@@ -176,40 +203,6 @@ def from_columns(
 
 def _is_whole(column: object) -> bool:
     return isinstance(column, np.ndarray) and column.ndim == 1 and column.dtype.kind in "iu"
-
-
-def _matrix(columns: Columns, features: int, path: Path) -> NDArray[np.float32]:
-    x = np.empty((len(columns["x0"]), features), dtype=np.float32)
-    for i in range(features):
-        try:
-            x[:, i] = np.asarray(columns[f"x{i}"], dtype=np.float64)
-        except ValueError:
-            row = next(row for row, cell in enumerate(columns[f"x{i}"]) if not _is_number(cell))
-            raise RequestError(
-                f"{path}, request {row}: x{i} must be a number, got '{columns[f'x{i}'][row]}'."
-            ) from None
-    return x
-
-
-def _lists(name: str, column: Sequence[Any] | NDArray[Any], path: Path) -> list[NDArray[Any]]:
-    """One array per request, from text, from lists, or from single numbers."""
-    dtype, out = _LISTS[name], []
-    for row, cell in enumerate(column):
-        items = cell.split() if isinstance(cell, str) else np.atleast_1d(cell)
-        try:
-            out.append(_exact(np.asarray(items), dtype))
-        except (ValueError, OverflowError):
-            expected = "whole numbers" if dtype is np.int64 else "numbers"
-            raise RequestError(
-                f"{path}, request {row}: '{name}' must be {expected} separated by spaces, got '{str(cell)[:40]}'."
-            ) from None
-    return out
-
-
-def _exact(items: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:
-    if dtype is np.int64 and items.size and items.dtype.kind not in "iuUS":
-        raise ValueError  # 1.7 must not become id 1
-    return items.astype(dtype)
 
 
 def _ids(column: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
@@ -260,11 +253,3 @@ def _csr(arrays: dict[str, NDArray[Any]], path: Path) -> tuple[NDArray[Any], NDA
     cuts = pointer[1:-1]
     values = pad_lists(np.split(data, cuts) if len(steps) else [], np.float32, fill=0)
     return pad_lists(np.split(indices, cuts) if len(steps) else [], np.int64), values
-
-
-def _is_number(cell: Any) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True

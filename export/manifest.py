@@ -143,6 +143,8 @@ class BundleManifest:
     versions: dict[str, str] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
     files: dict[str, FileEntry] = field(default_factory=dict)
+    feature_names: tuple[str, ...] = ()
+    """What the graph calls its features, in their order; empty where they have no names, and then not in the file."""
     schema: int = SCHEMA
 
     @property
@@ -156,7 +158,12 @@ class BundleManifest:
         return TASKS[self.task.removeprefix(_NODE)]
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=2, allow_nan=False) + "\n"
+        value = asdict(self)
+        if (
+            not self.feature_names
+        ):  # so that a bundle without names is, byte by byte, what it was before there were some
+            del value["feature_names"]
+        return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: bytes, *, where: str) -> BundleManifest:
@@ -193,6 +200,8 @@ class BundleManifest:
             return f"inputs {list(names)} do not go with regime '{self.regime}'"
         if self.features < 1 or (self.structure is not None and self.structure.nodes < 1):
             return "a size is below 1"
+        if self.feature_names and not self.features == len(self.feature_names) == len(set(self.feature_names)):
+            return f"{len(self.feature_names)} names of {self.features} features, or one of them twice"
         if self.task.removeprefix(_NODE) not in TASKS:
             return f"its task '{one_line(self.task, 80)}' is unknown to this version"
         wanted = list(self.kind.outputs)

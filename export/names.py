@@ -21,6 +21,9 @@ class NodeNames:
         spaced = names.dtype.kind == "U" and any(len(name.split()) != 1 for name in names.tolist())
         self.separator = ";" if spaced else None
         """Between names in a cell: white space, or `;` where names hold white space."""
+        how = "';'" if self.separator else "spaces"
+        self.form = f"ids look like '{next(iter(self._rows), '')[:40]}', several in a cell separated by {how}"
+        """For messages: what a cell holds."""
 
     def positions(self, cell: Any, where: str) -> NDArray[np.int64]:
         """Rows of the names in a cell: text, a list, or a single name; empty for none.
@@ -28,7 +31,9 @@ class NodeNames:
         Raises:
             RequestError: a name is not that of a node.
         """
-        names = cell.split(self.separator) if isinstance(cell, str) else np.atleast_1d(cell).tolist()
+        if isinstance(cell, str):
+            cell = cell.split(self.separator)
+        names = cell if isinstance(cell, list | np.ndarray) else [cell]
         wanted = [str(name).strip() for name in names]
         return np.array([self._row(name, where) for name in wanted if name], dtype=np.int64)
 
@@ -44,10 +49,8 @@ class NodeNames:
 
     def _row(self, name: str, where: str) -> int:
         if name not in self._rows:
-            example = next(iter(self._rows), "")
-            how = "separated by ';'" if self.separator else "separated by spaces"
             raise RequestError(
-                f"{where}: '{name[:40]}' is no node of the graph this bundle was made from (names look like "
-                f"'{example}', {how}). Leave unknown neighbours out."
+                f"{where}: '{name[:40]}' is no node of the graph this bundle was made from ({self.form}). Leave "
+                "unknown neighbours out; a node without any has an empty cell, or list."
             )
         return self._rows[name]

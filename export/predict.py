@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from graph2mlp.errors import RequestError
 from graph2mlp.export.answers import answer_columns, answer_file, check_output
-from graph2mlp.export.inputs import read_requests
-from graph2mlp.export.names import NodeNames
+from graph2mlp.export.bundle import is_bundle
+from graph2mlp.export.inputs import FORMATS, read_requests, unread_note
 from graph2mlp.export.runtime import Prediction, Predictor
 from graph2mlp.export.stream import request_parts
 from graph2mlp.tasks import CLASSIFICATION, REGRESSION
 
-__all__ = ["Answerer", "PredictSummary", "check_apart", "predict_file"]
+__all__ = ["Answerer", "PredictSummary", "check_apart", "check_order", "predict_file"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -33,6 +33,8 @@ class PredictSummary:
     """How many requests got each label; empty for quantities."""
     columns: dict[str, NDArray[Any]] | None = None
     """The answers, one entry per request (see `answer_columns`); None where they went to a file."""
+    note: str = ""
+    """What of the file was not read."""
 
     def summary(self) -> str:
         parts = ", ".join(f"{label} {self.labels[label]}" for label in sorted(self.labels))
@@ -45,12 +47,12 @@ class Answerer:
 
     def __init__(self, bundle: str | os.PathLike[str]) -> None:
         self.predictor = Predictor(bundle)
-        names = self.predictor.bundle.node_names()
         about = self.predictor.manifest
         self._how: dict[str, Any] = {
             "features": about.features,
-            "names": None if names is None else NodeNames(names),
+            "names": self.predictor.node_names,
             "structure": about.structure is not None,
+            "feature_names": about.feature_names,
         }
 
     def to_file(self, source: Path, out: Path, *, between: Callable[[], None] = lambda: None) -> PredictSummary:
@@ -72,16 +74,20 @@ class Answerer:
                 write(answer_columns(prediction, self.predictor.manifest, requests.ids, first=done))
                 counts.update(self._counts(prediction))
                 done += len(prediction)
-        return PredictSummary(out=out, requests=done, labels=dict(counts))
+        return PredictSummary(out=out, requests=done, labels=dict(counts), note=self._note(source))
 
     def in_memory(self, source: Path) -> PredictSummary:
         """Answer `source` into columns."""
         requests = read_requests(source, **self._how)
         prediction = self.predictor.predict(requests)
         columns = answer_columns(prediction, self.predictor.manifest, requests.ids)
+        counts = dict(self._counts(prediction))
         return PredictSummary(
-            out=None, requests=len(prediction), labels=dict(self._counts(prediction)), columns=columns
+            out=None, requests=len(prediction), labels=counts, columns=columns, note=self._note(source)
         )
+
+    def _note(self, source: Path) -> str:
+        return unread_note(source, self.predictor.manifest.feature_names)
 
     def _counts(self, prediction: Prediction) -> Counter[str]:
         kind, names = self.predictor.manifest.kind, self.predictor.class_names
@@ -93,6 +99,20 @@ class Answerer:
         for name, count in zip(names, found.tolist(), strict=True):  # two classes may have one name
             counts[name] += count
         return +counts  # those that occur
+
+
+def check_order(bundle: Path, source: Path) -> None:
+    """Refuse a bundle and requests that were given the other way round.
+
+    Raises:
+        RequestError: they were.
+    """
+    if is_bundle(bundle) or not (is_bundle(source) or bundle.suffix.lower() in FORMATS):
+        return
+    first, why = (source, f", but {source} is") if is_bundle(source) else ("BUNDLE", "")
+    raise RequestError(
+        f"{bundle} is not a bundle{why}. The bundle comes first, then the requests: graph2mlp predict {first} {bundle}"
+    )
 
 
 def check_apart(bundle: Path, source: Path, out: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from graph2mlp.errors import RequestError
 
-__all__ = ["PAD", "Floats", "Ints", "Requests", "dense_features", "pad_lists", "sparse_features"]
+__all__ = ["PAD", "Floats", "Ints", "Requests", "dense_features", "pad_lists", "read_lists", "sparse_features"]
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -19,6 +20,18 @@ PAD = -1
 """Fills a row of indices or neighbour ids up to the longest row of its batch."""
 
 _FLOAT, _INT = np.dtype(np.float32), np.dtype(np.int64)
+
+_OWN_IDS = (
+    f"They are positions in the table, padded with {PAD}; Predictor.neighbors(lists) makes them of lists of your own "
+    "ids"
+)
+_UNEVEN = {
+    "x": "every request has one number per feature",
+    "indices": f"pad them with {PAD}",
+    "values": "pad them with 0",
+    "neighbors": _OWN_IDS,
+}
+"""What to do about rows of different lengths."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -109,11 +122,12 @@ def _convert(name: str, given: Any, kinds: str, dtype: np.dtype[Any]) -> NDArray
     try:
         array = np.asarray(given)
     except ValueError:  # rows of different lengths
-        raise RequestError(f"'{name}' must be a table, got rows of different lengths; pad them.") from None
+        raise RequestError(f"'{name}' must be a table, got rows of different lengths. {_UNEVEN[name]}.") from None
     # An empty list has no type of its own; numpy calls it float.
     if array.dtype.kind not in kinds and array.size:
         expected = "whole numbers" if kinds == "iu" else "numbers"
-        raise RequestError(f"'{name}' must hold {expected}, got {array.dtype}.")
+        hint = f" {_OWN_IDS}." if name == "neighbors" else ""
+        raise RequestError(f"'{name}' must hold {expected}, got {array.dtype}.{hint}")
     if array.ndim != 2:
         raise RequestError(f"'{name}' must have two dimensions, [requests, width], got shape {array.shape}.")
     with np.errstate(over="ignore"):  # too large becomes infinite, which the runtime refuses by name
@@ -123,6 +137,32 @@ def _convert(name: str, given: Any, kinds: str, dtype: np.dtype[Any]) -> NDArray
 def _used(table: Ints) -> int:
     used = np.nonzero((table != PAD).any(0))[0]
     return int(used[-1]) + 1 if len(used) else 1
+
+
+def read_lists(name: str, cells: Iterable[Any], dtype: type[np.generic], where: str) -> list[NDArray[Any]]:
+    """One array per request, from text with spaces between numbers, from lists, or from single numbers.
+
+    `name` is that of the column, `where` (a file) begins each complaint.
+
+    Raises:
+        RequestError: a cell holds something else.
+    """
+    out = []
+    for row, cell in enumerate(cells):
+        try:
+            out.append(_exact(np.asarray(cell.split() if isinstance(cell, str) else np.atleast_1d(cell)), dtype))
+        except (ValueError, OverflowError):
+            expected = "whole numbers" if dtype is np.int64 else "numbers"
+            raise RequestError(
+                f"{where}, request {row}: '{name}' must be {expected} separated by spaces, got '{str(cell)[:40]}'."
+            ) from None
+    return out
+
+
+def _exact(items: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:
+    if items.ndim != 1 or (dtype is np.int64 and items.size and items.dtype.kind not in "iuUS"):
+        raise ValueError  # 1.7 must not become id 1
+    return items.astype(dtype)
 
 
 def pad_lists(lists: list[NDArray[Any]], dtype: type[np.generic], fill: int = PAD) -> NDArray[Any]:

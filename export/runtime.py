@@ -8,19 +8,22 @@ from __future__ import annotations
 import math
 import os
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graph2mlp.errors import BundleError, Graph2MLPError, ParityError, RequestError
-from graph2mlp.export.bundle import Bundle, open_bundle
+from graph2mlp.export.bundle import NODES, Bundle, open_bundle
 from graph2mlp.export.calls import CHUNK, PreparedCall, chunks_of
 from graph2mlp.export.engines import open_engine
 from graph2mlp.export.integrity import Verify
+from graph2mlp.export.names import NodeNames
 from graph2mlp.export.parity import ATOL, ROUNDED, check_rounded, compare_logits
-from graph2mlp.export.requests import PAD, Floats, Ints, Requests
+from graph2mlp.export.requests import PAD, Floats, Ints, Requests, pad_lists, read_lists
 from graph2mlp.tasks import CLASSIFICATION
 
 __all__ = ["Prediction", "Predictor", "PreparedCall", "SelfCheck", "main"]
@@ -95,6 +98,8 @@ class Predictor:
         self._sparse, self._width = self.manifest.sparse, self.manifest.features
         self._labels = self.manifest.kind.labels
         self._nodes = self.manifest.structure.nodes if self.manifest.structure is not None else None
+        named = NODES in self.bundle.contents
+        self._own_ids = " These are positions; Predictor.neighbors(lists) makes them of your own ids." if named else ""
 
     @property
     def engine_name(self) -> str:
@@ -104,6 +109,34 @@ class Predictor:
     @property
     def class_names(self) -> tuple[str, ...]:
         return self.manifest.class_names
+
+    @cached_property
+    def node_names(self) -> NodeNames | None:
+        """Looks up nodes of the table by the user's ids; None where these are their positions."""
+        names = self.bundle.node_names()
+        return None if names is None else NodeNames(names)
+
+    def neighbors(self, lists: Iterable[Any]) -> Ints:
+        """The `neighbors [B, K]` that `predict` takes, made of a list of the user's own ids for each of B requests.
+
+        Ids are text or numbers; lists may differ in length. A node of the training graph lists itself, any other node
+        its neighbours, a node without edges nothing. Text instead of a list is read as a cell of a file would be. For a
+        bundle that reads features only every row is empty.
+
+        Raises:
+            RequestError: an id is not that of a node, or `lists` does not hold a list per request.
+        """
+        if isinstance(lists, str) or not isinstance(lists, Iterable):
+            raise RequestError(f"Predictor.neighbors takes a list of ids for each request, got {str(lists)[:40]!r}.")
+        where = "Predictor.neighbors"
+        cells = [list(cell) if isinstance(cell, Iterable) and not isinstance(cell, str) else cell for cell in lists]
+        if self._nodes is None:
+            return np.full((len(cells), 1), PAD, dtype=np.int64)
+        names = self.node_names
+        if names is None:
+            table: Ints = pad_lists(read_lists("neighbors", cells, np.int64, where), np.int64)
+            return self._neighbors(table, self._nodes)
+        return pad_lists([names.positions(cell, f"{where}, request {row}") for row, cell in enumerate(cells)], np.int64)
 
     def predict(
         self,
@@ -116,7 +149,8 @@ class Predictor:
     ) -> Prediction:
         """Answer `requests`, or the arrays they would be made of (shapes: see `Requests`).
 
-        Dense and sparse features both serve every bundle. A bundle that reads features only ignores `neighbors`.
+        Dense and sparse features both serve every bundle. A bundle that reads features only ignores `neighbors`; any
+        other takes positions in its table, which the method `neighbors` makes of the user's own ids.
 
         Raises:
             RequestError: something is missing, of the wrong width or type, not finite, or an id is out of range.
@@ -222,13 +256,24 @@ class Predictor:
     def _neighbors(self, neighbors: Ints | None, nodes: int) -> Ints:
         if neighbors is None:
             raise RequestError(
-                "The bundle reads structure, but the requests have no 'neighbors'. Give each node's own id if it is in "
-                f"the table (0 to {nodes - 1}), else its neighbours' ids; {PAD} alone for a node without edges."
+                f"The bundle reads structure, but the requests have no 'neighbors'. {self._wanted(nodes)}"
             )
         if not neighbors.shape[1]:
             return np.full((len(neighbors), 1), PAD, dtype=np.int64)
-        _check_ids("neighbour id", neighbors, nodes)
+        _check_ids("neighbour id", neighbors, nodes, hint=self._own_ids)
         return neighbors
+
+    def _wanted(self, nodes: int) -> str:
+        """What `neighbors` must hold, in the words of a file, whose cells are what most people fill."""
+        if (names := self.node_names) is None:
+            return (
+                f"Give each node's own id if it is in the table (0 to {nodes - 1}), else its neighbours' ids, "
+                f"separated by spaces; {PAD} alone, or an empty cell, for a node without edges."
+            )
+        return (
+            f"Give each node's own id if it was in the graph, else its neighbours' ids ({names.form}); an empty cell "
+            "for a node without edges. In Python, Predictor.neighbors(lists) takes these ids."
+        )
 
 
 def main(arguments: list[str]) -> int:
@@ -254,7 +299,7 @@ def _check_finite(name: str, values: Floats) -> None:
         )
 
 
-def _check_ids(what: str, ids: Ints, count: int) -> None:
+def _check_ids(what: str, ids: Ints, count: int, *, hint: str = "") -> None:
     if ids.size <= _FEW:  # Python's own comparisons, as long as they take less time than one call of numpy
         listed = ids.ravel().tolist()
         if not listed or (min(listed) >= PAD and max(listed) < count):
@@ -264,7 +309,7 @@ def _check_ids(what: str, ids: Ints, count: int) -> None:
         return
     row, column = np.argwhere((ids < PAD) | (ids >= count))[0]
     raise RequestError(
-        f"Request {row} has the {what} {ids[row, column]}, but they run from 0 to {count - 1} ({PAD} is padding)."
+        f"Request {row} has the {what} {ids[row, column]}, but they run from 0 to {count - 1} ({PAD} is padding).{hint}"
     )
 
 

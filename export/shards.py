@@ -21,7 +21,7 @@ from graph2mlp.atomic import naming, sweep, write_text
 from graph2mlp.errors import RequestError
 from graph2mlp.export.answers import check_output
 from graph2mlp.export.bundle import open_bundle
-from graph2mlp.export.inputs import FORMATS
+from graph2mlp.export.inputs import FORMATS, unread_note
 from graph2mlp.export.predict import check_apart
 from graph2mlp.export.shard_ray import answer_in_ray
 from graph2mlp.export.shard_workers import answer_in_workers
@@ -105,13 +105,16 @@ def predict_shards(
         check_apart(bundle, path, out / path.name)
     if out.exists() and not out.is_dir():
         raise RequestError(f"{out} is a file; the answers to a folder are a folder. Choose another --out.")
-    fingerprint = hashlib.sha256(open_bundle(bundle, verify="fast").manifest.to_json().encode()).hexdigest()
+    manifest = open_bundle(bundle, verify="fast").manifest
+    fingerprint = hashlib.sha256(manifest.to_json().encode()).hexdigest()
     started, answered = time.perf_counter(), 0
     with hold(out / LOCK, str(out)):
         journal = _Journal(out, fingerprint, shards)
         sweep(out)
         todo = [path for path in shards if not journal.has(path)]
         before = {path: _identity(path) for path in todo}
+        if todo and (note := unread_note(todo[0], manifest.feature_names)):
+            say(note)
         try:
             by_workers = partial(answer_in_workers, workers=workers)
             for path, rows in (answer_in_ray if ray else by_workers)(bundle, todo, out):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from graph2mlp.errors import RequestError, require
+from graph2mlp.export.feature_columns import FeatureColumns
 from graph2mlp.export.inputs import Columns, arrow_columns, check_source, csv_parts, from_columns, read_requests
 from graph2mlp.export.names import NodeNames
 from graph2mlp.export.requests import Requests
@@ -19,7 +20,12 @@ _ROWS, _FEATURES = 2**16, 2**22
 
 
 def request_parts(
-    path: Path, *, features: int, names: NodeNames | None = None, structure: bool = True
+    path: Path,
+    *,
+    features: int,
+    names: NodeNames | None = None,
+    structure: bool = True,
+    feature_names: Sequence[str] = (),
 ) -> Iterator[Requests]:
     """The requests of a file, in order, in parts; at least one, which may be empty.
 
@@ -34,12 +40,12 @@ def request_parts(
     if suffix == ".npz":
         yield read_requests(path, features=features, names=names, structure=structure)
         return
-    begun = 0
+    begun, wanted = 0, FeatureColumns(features, feature_names)
     try:
         for columns in csv_parts(path, rows) if suffix == ".csv" else _parquet_parts(path, rows):
             if not isinstance(columns.get("id", np.empty(0)), np.ndarray):
                 columns["id"] = np.asarray(columns["id"], dtype=str)
-            requests = from_columns(columns, path, features, names, structure)
+            requests = from_columns(columns, path, wanted, names, structure)
             yield requests
             begun += len(requests)
     except OSError as error:

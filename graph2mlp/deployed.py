@@ -44,10 +44,23 @@ def read_deployed(config: RunConfig, graph: GraphData) -> tuple[GraphData, ...]:
                     f"--deploy {name}: it has {what} {_short(its)}, but '{graph.name}', which is learned from, has "
                     f"{_short(mine)}. Both graphs need the same, in the same order."
                 )
+        _check_feature_names(name, graph, other)
         if other.task is REGRESSION:
             check_varies(other, torch.arange(other.num_nodes), "its nodes")
         found.append(other)
     return tuple(found)
+
+
+def _check_feature_names(name: str, graph: GraphData, other: GraphData) -> None:
+    """Columns in another order would be answered all the same; of graphs without names nobody can tell."""
+    mine, its = graph.feature_names, other.feature_names
+    if mine is None or its is None or mine == its:
+        return
+    place = next(i for i, (one, another) in enumerate(zip(mine, its, strict=True)) if one != another)
+    raise DataError(
+        f"--deploy {name}: its feature {place} is called '{its[place]}', but that of '{graph.name}', which is learned "
+        f"from, '{mine[place]}'. Both graphs need the same features, in the same order."
+    )
 
 
 def check_varies(graph: GraphData, ids: Tensor, which: str) -> None:

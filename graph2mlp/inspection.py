@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import asdict
 from pathlib import Path
 
-from graph2mlp.errors import DataError, require
+from graph2mlp.errors import DataError, one_line, require
+from graph2mlp.export.bundle import MODEL, ORT_MODEL, is_bundle, open_bundle
 from graph2mlp.tasks import CLASSIFICATION, TASKS
 
 __all__ = ["describe"]
@@ -24,7 +24,7 @@ def describe(path: Path, *, root: Path | None = None, task: str = "auto") -> tup
     """
     if not path.exists() and str(path) not in _graph_names():
         raise DataError(f"No such file or folder: {path}. Expected a graph, a knowledge file, a run or a bundle.")
-    if (path / "bundle.json").exists() or _is_bundle_zip(path):
+    if is_bundle(path) or path.suffix == ".zip":
         return _bundle(path)
     require("torch", extra="distill", purpose="graph2mlp inspect, for anything but a bundle,")
     if (path / "config.toml").exists() or (path / "result.json").exists():
@@ -49,16 +49,7 @@ def _graph_names() -> list[str]:
     return dataset_names()
 
 
-def _is_bundle_zip(path: Path) -> bool:
-    # An .npz file is a zip too; only a bundle has this member.
-    if not path.is_file() or not zipfile.is_zipfile(path):
-        return path.suffix == ".zip"
-    with zipfile.ZipFile(path) as archive:
-        return "bundle.json" in archive.namelist()
-
-
 def _bundle(path: Path) -> tuple[str, Rows]:
-    from graph2mlp.export.bundle import open_bundle
     from graph2mlp.export.runtime import Predictor
 
     bundle = open_bundle(path)
@@ -79,7 +70,9 @@ def _bundle(path: Path) -> tuple[str, Rows]:
         ["regime", about.regime],
         ["student", student],
         ["inputs", inputs],
+        ["features", f"{about.features}{_called(about.feature_names)}"],
         ["preset", about.preset],
+        ["model", f"{ORT_MODEL}, onnxruntime's own format" if ORT_MODEL in bundle.contents else f"{MODEL}, ONNX"],
         ["stored smaller", "; ".join(stored) or "nothing"],
         ["gate", about.gate.summary() if about.gate else "not measured"],
         [f"{about.kind.metric} of this file", metrics],
@@ -87,6 +80,12 @@ def _bundle(path: Path) -> tuple[str, Rows]:
         ["checksums", "intact"],
         ["self-check", check.summary()],
     ]
+
+
+def _called(names: tuple[str, ...]) -> str:
+    """The first of them: a bag of words has thousands."""
+    shown = one_line(", ".join(names[:8]))
+    return f", called {shown}{', ...' if len(names) > 8 else ''}" if names else ""
 
 
 def _run(path: Path) -> tuple[str, Rows]:

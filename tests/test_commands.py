@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from graph2mlp.errors import BundleError
+from graph2mlp.export.bundle import open_bundle
+from graph2mlp.export.runtime import Predictor
 from graph2mlp.report import write_bench_report
 from tests.cli import assert_one_line_error, distill, invoke
 from tests.graphs import community_graph, save_npz
@@ -105,6 +109,54 @@ def test_bundle_with_one_byte_changed(run: Path, requests: Path, tmp_path: Path)
     (bundle / "model.onnx").write_bytes(model)
     for command in (["predict", bundle, requests], ["inspect", bundle], ["bench", bundle]):
         assert_one_line_error(invoke(*command), "model.onnx")
+
+
+def test_a_run_in_the_place_of_its_bundle(run: Path, requests: Path, tmp_path: Path) -> None:
+    """The folder everyone has at hand; it holds the bundle that is meant, or must be exported first."""
+    for command in (["predict", run, requests], ["bench", run]):
+        assert_one_line_error(invoke(*command), f"{run} is a run, not a bundle", str(run / "bundle"))
+    with pytest.raises(BundleError, match="is a run, not a bundle"):
+        Predictor(run)
+    shutil.copytree(run, tmp_path / "new", ignore=shutil.ignore_patterns("bundle*"))
+    words = "Export it first", f"graph2mlp export {tmp_path / 'new'} --onnx"
+    assert_one_line_error(invoke("predict", tmp_path / "new", requests), *words)
+    zipped = tmp_path / "new" / "small.zip"
+    assert invoke("export", tmp_path / "new", "--onnx", "--out", zipped).exit_code == 0
+    assert_one_line_error(invoke("predict", tmp_path / "new", requests), f"exported from it: {zipped}")
+    assert_one_line_error(invoke("predict", tmp_path, requests), "is not a bundle: it has no bundle.json")
+
+
+@pytest.mark.parametrize("form", ["folder", "zip"])
+def test_arguments_of_predict_the_other_way_round(run: Path, requests: Path, tmp_path: Path, form: str) -> None:
+    """The bundle was taken for a folder of requests with a json file in it."""
+    bundle = run / "bundle"
+    if form == "zip":
+        bundle = tmp_path / "b.zip"
+        assert invoke("export", run, "--onnx", "--out", bundle).exit_code == 0
+    assert_one_line_error(invoke("predict", requests, bundle), f"graph2mlp predict {bundle} {requests}")
+    (tmp_path / "in").mkdir()
+    moved = Path(shutil.copy(requests, tmp_path / "in"))
+    assert_one_line_error(invoke("predict", moved.parent, bundle), f"graph2mlp predict {bundle} {moved.parent}")
+    assert_one_line_error(invoke("predict", moved, tmp_path / "none"), f"graph2mlp predict BUNDLE {moved}")
+
+
+def test_export_says_which_seed_it_takes(run: Path, tmp_path: Path) -> None:
+    """Of several seeds one is exported; which one, only the bundle said."""
+    out = tmp_path / "seeds"
+    assert distill(run.parent / "tiny.npz", out, "--method", "glnn", "--seeds", 2).exit_code == 0
+    done = invoke("export", out, "--onnx")
+    best = max(json.loads((out / "result.json").read_text())["runs"], key=lambda one: one["student"]["val"])["seed"]
+    assert f"exported is {out / f'seed-{best}'}" in done.stderr
+    assert open_bundle(out / "bundle").manifest.source["seed"] == str(best)
+    alone = invoke("export", out / "seed-1", "--onnx")
+    assert "seeds" not in alone.stderr
+
+
+def test_inspect_says_what_form_the_model_has(run: Path, tmp_path: Path) -> None:
+    """onnxruntime's own format is for its reduced builds, and nothing else reads it."""
+    assert "model.onnx, ONNX" in invoke("inspect", run / "bundle").stdout
+    assert invoke("export", run, "--ort", "--out", tmp_path / "b").exit_code == 0
+    assert "model.ort, onnxruntime's own format" in invoke("inspect", tmp_path / "b").stdout
 
 
 def test_export_refuses(run: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from graph2mlp.config import load_config, resolve_config
 from graph2mlp.data.targets import Classes
 from graph2mlp.deployed import answer_elsewhere
-from graph2mlp.errors import ConfigError
+from graph2mlp.errors import ConfigError, DataError
 from graph2mlp.run import open_run
 from graph2mlp.run_inputs import read_inputs
 from graph2mlp.students.base import StudentSpec
@@ -122,6 +122,25 @@ def test_graph_that_does_not_fit(
     done = distill(graphs[0], tmp_path / "run", "--method", "glnn", "--deploy", other)
     assert_one_line_error(done, message)
     assert not (tmp_path / "run").exists()
+
+
+def test_features_in_another_order(tmp_path: Path) -> None:
+    """As many columns with other meanings: every answer would be wrong, and nobody would know."""
+    names = np.array([f"f{i}" for i in range(12)])
+    here = save_npz(community_graph(), tmp_path / "here.npz", feature_names=names)
+    for other, fits in ((names, True), (names[[0, 2, 1, *range(3, 12)]], False), (None, True)):
+        extra = {} if other is None else {"feature_names": other}
+        config = resolve_config(
+            graph=str(here),
+            method="glnn",
+            deploy=[str(save_npz(community_graph(), tmp_path / "other.npz", **extra))],
+        )
+        if fits:
+            assert len(read_inputs(config).deployed) == 1
+        else:
+            with pytest.raises(DataError, match="its feature 1 is called 'f2', but .*'here'.*'f1'") as caught:
+                read_inputs(config)
+            assert "\n" not in str(caught.value)
 
 
 def test_missing_graph_and_wrong_settings(graphs: tuple[Path, Path], tmp_path: Path) -> None:

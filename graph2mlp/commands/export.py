@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from graph2mlp.commands.common import one_line_errors, show, sizes
+from graph2mlp.commands.common import one_line_errors, say, show, sizes
 from graph2mlp.errors import require
 from graph2mlp.export.presets import MAX_DROP, PRESETS
 
@@ -51,7 +51,10 @@ def export(
 
         how: dict[str, Any] = {"preset": preset, "features": features.value, "force": force}
         how |= {"max_drop": max_drop, "batches": sizes(batch), "model_format": "ort" if ort else "onnx"}
-        summary = export_run(open_run(run), out=out or run / "bundle", **how)
+        found = open_run(run)
+        if found.path != run:
+            say(f"{run} holds several seeds; exported is {found.path}, the best on validation nodes.")
+        summary = export_run(found, out=out or run / "bundle", **how)
         if summary.choice is not None:
             show(preset_table(summary.choice))
         typer.echo(summary.summary())

@@ -34,9 +34,10 @@ def predict(
     """Answer requests: id, label and probability for each. Needs no torch. A folder goes on where it stopped."""
     with one_line_errors():
         from graph2mlp.export.answers import write_csv
-        from graph2mlp.export.predict import predict_file
+        from graph2mlp.export.predict import check_order, predict_file
         from graph2mlp.export.shards import find_shards, predict_shards
 
+        check_order(bundle, requests)
         if find_shards(requests) is not None:
             if out is None:
                 raise typer.BadParameter("a folder of requests needs --out FOLDER")
@@ -48,6 +49,8 @@ def predict(
         if ray:
             raise typer.BadParameter("--ray is for a folder of requests")
         answered = predict_file(bundle, requests, out=out)
+        if answered.note:
+            say(answered.note)
         if answered.columns is not None:
             write_csv(sys.stdout, answered.columns)
         else:

@@ -54,6 +54,7 @@ def assemble(
     undirected: bool = False,
     task: str = AUTO,
     edge_weight: Array | None = None,
+    feature_names: tuple[str, ...] | None = None,
 ) -> GraphData:
     """The graph of `x [N, F]`, `edge_index [2, E]`, `edge_weight [E]` and `y [N]` or `[N, C]` (see `typed_labels`).
 
@@ -90,6 +91,7 @@ def assemble(
         split=split,
         class_names=class_names,
         names=names,
+        feature_names=feature_names,
         notes=notes,
     )
 

@@ -34,12 +34,14 @@ def graph_from_arrays(
     undirected: bool = False,
     task: str = AUTO,
     edge_weight: Any = None,
+    feature_names: Sequence[str] = (),
 ) -> GraphData:
     """A graph of arrays or tensors: `x [N, F]` (dense, scipy or torch sparse), `edge_index [2, E]`, and `y`.
 
     `y` is a class number per node `[N]`, columns of 0 and 1 `[N, C]`, or with `task="regression"` quantities, `[N]` or
     `[N, C]`. `train`, `val`, `test` are positions or masks, all or none: without them `seed` draws a split.
-    `names [N]` are the caller's names of the nodes; `edge_weight [E]` positive numbers.
+    `names [N]` are the caller's names of the nodes, `feature_names` those of the features (none: they have no names);
+    `edge_weight [E]` positive numbers.
 
     Raises:
         DataError: the arrays do not make a graph.
@@ -58,6 +60,7 @@ def graph_from_arrays(
         undirected=undirected,
         task=task,
         edge_weight=None if edge_weight is None else _array(edge_weight),
+        feature_names=tuple(map(str, feature_names)) if len(feature_names) else None,
     )
 
 
@@ -145,11 +148,11 @@ def graph_from_networkx(
 ) -> GraphData:
     """A NetworkX graph. Nodes of any name; the names are kept.
 
-    `features` is one attribute of the nodes that holds a list of numbers, or several that hold a number each; `label`
-    (text or whole number; of several labels a list of them; a number with task="regression") may be missing at nodes
-    where it is unknown; `split` ("train", "val", "test") may be missing altogether. An undirected graph gets both
-    directions of each edge. The attribute `weight` of an edge is its weight, 1 where only others have it; other
-    attributes of edges are not used.
+    `features` is one attribute of the nodes that holds a list of numbers, or several that hold a number each, which
+    give the features their names; `label` (text or whole number; of several labels a list of them; a number with
+    task="regression") may be missing at nodes where it is unknown; `split` ("train", "val", "test") may be missing
+    altogether. An undirected graph gets both directions of each edge. The attribute `weight` of an edge is its weight,
+    1 where only others have it; other attributes of edges are not used.
 
     Raises:
         DataError: an attribute is missing or does not hold what it should.
@@ -187,6 +190,7 @@ def graph_from_networkx(
         undirected=not graph.is_directed(),
         task=task,
         edge_weight=_edge_weights(graph, weight, where) if weight in attributes else None,
+        feature_names=None if isinstance(features, str) else tuple(map(str, wanted)),
     )
 
 

@@ -68,6 +68,7 @@ def read_folder(folder: Path, seed: int, *, undirected: bool = False, task: str 
         seed=seed,
         class_names=class_names,
         names=ids if "id" in nodes.words else None,
+        feature_names=nodes.number_names,
         notes=_notes(edges),
         undirected=undirected,
         task=task,

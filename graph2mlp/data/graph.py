@@ -32,8 +32,8 @@ class GraphData:
     task: classes `[N]` int64, any number of labels `[N, C]` int64 of 0 and 1 (`HIDDEN_LABEL` where unknown), or
     quantities `[N, C]` float32 (NaN where unknown); `class_names` of the C classes, labels or quantities; `node_ids
     [N]` int64: the id of each node in the graph it was cut from, its own position unless this is a subgraph; `names
-    [N]` int64 or text: what the user calls each node, None where positions are its only names. `notes` say what a
-    reader found and left out.
+    [N]` int64 or text: what the user calls each node, None where positions are its only names; `feature_names` of the F
+    features in their order, None where they have none. `notes` say what a reader found and left out.
 
     Edges stay as they were stored, in their order, so that a user's own teacher sees what it was trained on. Everything
     of ours that learns from edges counts a repeated edge once, its weights added, and passes over self edges (see
@@ -53,11 +53,13 @@ class GraphData:
     names: NDArray[Any] | None = None
     notes: tuple[str, ...] = ()
     edge_weight: Tensor | None = None
+    feature_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.node_ids.numel():
             object.__setattr__(self, "node_ids", torch.arange(self.num_nodes))
         self._check_features()
+        self._check_feature_names()
         self._check_edges()
         self._check_weights()
         self._check_labels()
@@ -214,6 +216,14 @@ class GraphData:
         if not all_finite(values):
             count = int((~torch.isfinite(values)).sum())
             self._fail(f"{count} feature values are NaN or infinite. Clean or impute them first.")
+
+    def _check_feature_names(self) -> None:
+        names = self.feature_names
+        if names is not None and not self.num_features == len(names) == len(set(names)):
+            self._fail(
+                f"feature_names must be a name of its own for each of {self.num_features} features, got {len(names)} "
+                f"names, {len(set(names))} of them different."
+            )
 
     def _check_edges(self) -> None:
         edges = self.edge_index

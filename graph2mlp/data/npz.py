@@ -132,8 +132,9 @@ def read_graph(path: Path, seed: int, *, undirected: bool = False, task: str = A
 
     Plain layout: `x [N, F]` (or `x_data`, `x_indices`, `x_indptr`, `x_shape`, the parts of a CSR matrix), `edge_index
     [2, E]`, `y [N]` or `[N, C]`, optionally `edge_weight [E]`, `train`, `val`, `test` (positions, or masks of length
-    N), `class_names [C]`, `node_names [N]` and `task`, which holds unless another is given. Edges are taken as they
-    are, unless `undirected` adds the directions that are missing. The gnn-benchmark layout is for unweighted graphs.
+    N), `class_names [C]`, `node_names [N]`, `feature_names [F]` and `task`, which holds unless another is given. Edges
+    are taken as they are, unless `undirected` adds the directions that are missing. The gnn-benchmark layout is for
+    unweighted graphs.
     """
     arrays = load_arrays(path)
     if "adj_data" in arrays:
@@ -160,6 +161,7 @@ def read_graph(path: Path, seed: int, *, undirected: bool = False, task: str = A
         seed=seed,
         class_names=tuple(str(name) for name in np.ravel(arrays.get("class_names", ()))),
         names=arrays.get("node_names"),
+        feature_names=tuple(map(str, np.ravel(arrays["feature_names"]))) if "feature_names" in arrays else None,
         undirected=undirected,
         edge_weight=arrays.get("edge_weight"),
         task=str(arrays["task"]) if task == AUTO and "task" in arrays else task,
@@ -184,6 +186,8 @@ def save_graph(graph: GraphData, path: Path) -> Path:
     arrays |= {name: graph.split.parts()[name].numpy() for name in PARTS} | {"task": np.array(graph.task.name)}
     if graph.names is not None:
         arrays["node_names"] = graph.names
+    if graph.feature_names is not None:
+        arrays["feature_names"] = np.array(graph.feature_names)
     if graph.edge_weight is not None:
         arrays["edge_weight"] = graph.edge_weight.numpy()
     if graph.is_sparse:

@@ -79,6 +79,14 @@ def test_features_must_be_finite(value: float, sparse: bool) -> None:
         _with_value(value, sparse=sparse)
 
 
+def test_names_of_features_stay_when_nodes_go() -> None:
+    """What training sees is cut from the graph; the features are the same."""
+    graph = replace(community_graph(production=True), feature_names=tuple("abcdefghijkl"))
+    assert graph.observed().feature_names == graph.feature_names
+    assert graph.observed().num_nodes < graph.num_nodes
+    assert graph.fingerprint() == community_graph(production=True).fingerprint(), "a name changes no answer"
+
+
 def test_sizes_and_rows(tiny_graph: GraphData) -> None:
     """The properties are what everything else is built from."""
     assert (tiny_graph.num_nodes, tiny_graph.num_features, tiny_graph.num_classes) == (61, 12, 3)

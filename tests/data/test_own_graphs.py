@@ -147,6 +147,7 @@ def test_folder(suffix: str, kind: str, dense_graph: GraphData, tmp_path: Path) 
     assert graph.names is not None
     assert graph.names.tolist() == made[kind]
     assert graph.observed().names is not None
+    assert graph.feature_names == tuple(f"f{i}" for i in range(12))
 
 
 def test_ids_of_two_kinds_of_file_meet(dense_graph: GraphData, tmp_path: Path) -> None:
@@ -176,6 +177,7 @@ def test_folder_without_ids_and_split(tmp_path: Path) -> None:
     write_table(tmp_path / "edges.csv", ["source", "target"], [[0, 2], [4, 6]])
     graph = load_graph(str(tmp_path))
     assert graph.names is None
+    assert graph.feature_names == ("age", "height")
     assert "no split is stored" in graph.notes[0], "a teacher from outside may know the test nodes"
     assert graph.edge_index.tolist() == [[0, 4], [2, 6]]
     assert int((graph.y == -1).sum()) == 19
@@ -207,6 +209,7 @@ def test_parquet_lists_are_features(dense_graph: GraphData, tmp_path: Path) -> N
     rows = list(zip(ids, labels, parts, x, strict=True))
     write_table(folder / "nodes.parquet", ["id", "label", "split", "embedding"], rows)
     assert_same(load_graph(str(folder)), dense_graph)
+    assert load_graph(str(folder)).feature_names == tuple(f"embedding[{i}]" for i in range(12))
 
 
 def test_parquet_without_pyarrow_names_the_extra(
@@ -273,6 +276,15 @@ def test_networkx_nodes_of_one_name() -> None:
         GraphData.from_networkx(graph)
 
 
+def test_networkx_attributes_name_the_features() -> None:
+    """One attribute with a list of numbers has one name for all of them, which is none."""
+    graph = nx.Graph()
+    for node in range(150):
+        graph.add_node(node, age=node, height=1.0, x=[node, 1.0], y=node % 2)
+    assert GraphData.from_networkx(graph, ["height", "age"]).feature_names == ("height", "age")
+    assert GraphData.from_networkx(graph, "x").feature_names is None
+
+
 def community_graph_sorted(graph: GraphData) -> GraphData:
     """The same edges in the order in which both directions are joined."""
     from dataclasses import replace
@@ -310,6 +322,7 @@ def test_saved_graph_is_the_same(sparse: bool, tmp_path: Path) -> None:
         **{name: getattr(made.split, name) for name in ("train", "val", "test")},
         class_names=("red", "green", "blue"),
         names=node_ids(61),
+        feature_names=[f"word {i}" for i in range(12)],
     )
     again = load_graph(str(graph.save(tmp_path / "g.npz")))
     assert_same(again, made)
@@ -317,6 +330,8 @@ def test_saved_graph_is_the_same(sparse: bool, tmp_path: Path) -> None:
     assert again.class_names == ("red", "green", "blue")
     assert again.names is not None
     assert again.names.tolist() == node_ids(61)
+    assert again.feature_names == tuple(f"word {i}" for i in range(12))
+    assert load_graph(str(made.save(tmp_path / "plain.npz"))).feature_names is None
     assert again.fingerprint() == made.fingerprint()
     with pytest.raises(DataError, match=".npz"):
         graph.save(tmp_path / "g.pt")

@@ -8,6 +8,7 @@ import shutil
 import stat
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,22 @@ def test_manifest_round_trip(bundles) -> None:
     assert manifest.sparse
     assert manifest.structure is not None
     assert manifest.structure.nodes == 30
+
+
+def test_names_of_features_cost_nothing_where_there_are_none(folder: Path) -> None:
+    """A bag of 100,000 words has no names; a bundle made before there were names opens, and is what it was."""
+    assert b"feature_names" not in (folder / "bundle.json").read_bytes()
+    manifest = open_bundle(folder).manifest
+    assert manifest.feature_names == ()
+    assert "feature_names" not in manifest.to_json(), "answers that are resumed know their bundle by this text"
+
+
+def test_names_that_no_device_would_read(folder: Path, tmp_path: Path) -> None:
+    """A manifest has a limit; a bundle beyond it must not be written, for it would not open."""
+    names = tuple(f"{i} {'x' * 2**20}" for i in range(20))
+    with pytest.raises(BundleError, match="Shorten the names"):
+        write_bundle(tmp_path / "new", replace(open_bundle(folder).manifest, feature_names=names), {"sample.npz": b""})
+    assert not (tmp_path / "new").exists()
 
 
 def test_same_run_gives_the_same_bytes(bundles, make_run, tmp_path: Path) -> None:
@@ -161,6 +178,10 @@ def test_another_schema_is_refused_by_name(folder: Path, schema: object) -> None
         ("features", "20"),
         ("features", 0),
         ("features", True),
+        ("feature_names", ["a"]),
+        ("feature_names", ["a"] * 20),
+        ("feature_names", list(range(20))),
+        ("feature_names", "abcdefghijklmnopqrst"),
         ("structure", 5),
         ("structure", None),
         ("student", {"layers": 2}),

@@ -129,6 +129,16 @@ def test_empty_cells_empty_files_and_spreadsheets(tmp_path: Path) -> None:
     assert len(read_requests(tmp_path / "none.csv", features=F)) == 0
 
 
+def test_empty_cells_of_parquet(tmp_path: Path) -> None:
+    """A node without edges has no number; the column of the others is one of whole numbers all the same."""
+    arrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    parquet.write_table(arrow.table({"indices": [[1], [2]], "neighbors": [3, None]}), tmp_path / "in.parquet")
+    found = read_requests(tmp_path / "in.parquet", features=F)
+    assert found.neighbors.tolist() == [[3], [-1]]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -143,8 +153,8 @@ def test_empty_cells_empty_files_and_spreadsheets(tmp_path: Path) -> None:
         ("indices\n1.5\n", "whole numbers"),
         ("indices\n99999999999999999999\n", "whole numbers"),
         ("indices,values\n1 2,1\n", "request 0: 2 indices, but 1 values"),
-        (",".join(f"x{i}" for i in range(F)) + "\n" + "1," * 19 + "abc\n", "x19 must be a number, got 'abc'"),
-        (",".join(f"x{i}" for i in range(F)) + "\n" + "1," * 19 + "\n", "x19 must be a number, got ''"),
+        (",".join(f"x{i}" for i in range(F)) + "\n" + "1," * 19 + "abc\n", "'x19' must be a number, got 'abc'"),
+        (",".join(f"x{i}" for i in range(F)) + "\n" + "1," * 19 + "\n", "'x19' must be a number, got ''"),
     ],
 )
 def test_malformed_csv(tmp_path: Path, text: str, message: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,6 +56,94 @@ def test_unknown_name(bundle: Path, tmp_path: Path) -> None:
     rows = [["a", *[0.5] * FEATURES, "3"]]
     write_table(tmp_path / "r.csv", ["id", *(f"x{i}" for i in range(FEATURES)), "neighbors"], rows)
     assert_one_line_error(invoke("predict", bundle, tmp_path / "r.csv"), "request 0", "'3'", "user-0")
+
+
+def test_python_takes_lists_of_the_users_own_ids(bundle: Path) -> None:
+    """`predict` takes positions, which nobody knows of a graph whose nodes have names."""
+    predictor, ids = Predictor(bundle), node_ids(61)
+    found = predictor.neighbors([[ids[3]], (ids[5], ids[4]), [], f"{ids[6]} {ids[7]}", iter([ids[8]])])
+    assert found.tolist() == [[3, -1], [5, 4], [-1, -1], [6, 7], [8, -1]]
+    assert predictor.neighbors([]).shape == (0, 1)
+    x = np.full((2, FEATURES), 0.5, np.float32)
+    want = predictor.predict(x=x, neighbors=np.array([[3, -1], [5, 4]])).logits
+    assert np.array_equal(predictor.predict(x=x, neighbors=found[:2]).logits, want)
+
+
+@pytest.mark.parametrize(
+    ("lists", "words"),
+    [
+        ([[], ["user-0", "user-8"]], "request 1: 'user-8' is no node.*user-0"),
+        ([[3]], "request 0: '3' is no node"),
+        ([[["user-0"], ["user-0", "user-7"]]], "is no node"),
+        ("user-0", "a list of ids for each request, got 'user-0'"),
+        (3, "a list of ids for each request, got '3'"),
+    ],
+)
+def test_lists_that_are_refused(bundle: Path, lists: Any, words: str) -> None:
+    with pytest.raises(RequestError, match=words) as caught:
+        Predictor(bundle).neighbors(lists)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("neighbors", [[["user-0"]], [["user-0"], []], [[3], []], np.array([["user-0", 3]], object)])
+def test_predict_says_how_ids_become_positions(bundle: Path, neighbors: Any) -> None:
+    """Text and ragged lists are what a user has at hand."""
+    with pytest.raises(RequestError, match=r"padded with -1; Predictor\.neighbors\(lists\)"):
+        Predictor(bundle).predict(x=np.full((len(neighbors), FEATURES), 0.5), neighbors=neighbors)
+
+
+def test_lists_for_graphs_without_names(bundles) -> None:
+    """One call for every bundle: ids are positions then, and features alone need none."""
+    predictor = Predictor(bundles("dense"))
+    assert predictor.neighbors([[3, 4], [], "5", 7]).tolist() == [[3, 4], [-1, -1], [5, -1], [7, -1]]
+    assert Predictor(bundles("features")).neighbors([["anyone"], []]).tolist() == [[-1], [-1]]
+    with pytest.raises(RequestError, match="Request 1 has the neighbour id 30, but they run from 0 to 29"):
+        predictor.neighbors([[0], [30]])
+    for wrong in ([["a"]], [[1.5]], [[[1], [2, 3]]], [[[1, 2]]]):
+        with pytest.raises(RequestError, match="request 0: 'neighbors' must be whole numbers"):
+            predictor.neighbors(wrong)
+
+
+def test_example_of_the_page(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/predict.md is copied as it stands."""
+    text = (Path(__file__).parents[2] / "docs" / "predict.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(bundle.parent)
+    names: dict[str, Any] = {}
+    exec(block, names)  # our own page
+    assert names["neighbors"].tolist() == [[3, -1], [1, 2], [-1, -1]]
+    assert len(names["answer"]) == 3
+
+
+def _asked(path: Path, cells: list[str] | None) -> Path:
+    """A csv of requests with these cells `neighbors`; one without the column for None."""
+    header = [*(f"x{i}" for i in range(FEATURES)), *([] if cells is None else ["neighbors"])]
+    return write_table(path, header, [[*[0.5] * FEATURES, *([] if cells is None else [c])] for c in cells or [""]])
+
+
+def test_messages_name_cells_that_work(bundle: Path, bundles, tmp_path: Path) -> None:
+    """The message once asked for -1, which a graph with names refuses; what each message names is then answered."""
+    refused = invoke("predict", bundle, _asked(tmp_path / "without.csv", None))
+    words = ("no 'neighbors'", "user-0", "separated by spaces", "an empty cell for", "Predictor.neighbors")
+    assert_one_line_error(refused, *words)
+    assert "-1" not in refused.stderr
+    assert invoke("predict", bundle, _asked(tmp_path / "r.csv", ["user-0", "user-7 user-14", ""])).exit_code == 0
+    assert_one_line_error(invoke("predict", bundle, _asked(tmp_path / "pad.csv", ["-1"])), "'-1'", "an empty cell")
+    predictor = Predictor(bundles("dense"))
+    with pytest.raises(
+        RequestError, match=r"\(0 to 29\).*separated by spaces; -1 alone, or an empty cell, for"
+    ) as caught:
+        predictor.predict(x=np.zeros((1, 20)))
+    assert "Predictor.neighbors" not in str(caught.value)
+    (tmp_path / "p.csv").write_text("indices,neighbors\n1,3\n1,4 5\n1,-1\n1,\n")
+    assert invoke("predict", bundles("dense"), tmp_path / "p.csv").exit_code == 0
+
+
+def test_numbers_of_the_user_are_no_positions(bundle: Path) -> None:
+    """Who gives ids that are numbers to `predict` is told what it takes."""
+    x = np.full((1, FEATURES), 0.5)
+    with pytest.raises(RequestError, match=r"1000, .*0 to 60.*positions; Predictor\.neighbors\(lists\)"):
+        Predictor(bundle).predict(x=x, neighbors=[[1000]])
 
 
 def test_names_with_spaces_are_separated_by_semicolons() -> None:

@@ -79,7 +79,7 @@ def test_parts_number_rows_and_name_them_in_errors(bundles, tmp_path: Path, monk
     predict_file(bundles("features"), tmp_path / "in.csv", out=tmp_path / "out.csv")
     lines = (tmp_path / "out.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in lines] == ["id", *map(str, range(10))]
-    for wrong, message in (("one", "request 2: x0 must be a number.*from request 4"), ("inf", "from request 4.*'x'")):
+    for wrong, message in (("one", "request 2: 'x0' must be a number.*from request 4"), ("inf", "from request 4.*'x'")):
         rows[7] = ",".join([wrong, *["1"] * (F - 1)])
         (tmp_path / "in.csv").write_text("\n".join(rows) + "\n")
         with pytest.raises(RequestError, match=message):
