@@ -170,10 +170,16 @@ def save_graph(graph: GraphData, path: Path) -> Path:
     """Write the plain layout, in one step; `read_graph` gives the same graph back, with another `name` at most.
 
     Raises:
-        DataError: the file's name does not end in `.npz`.
+        DataError: the file's name does not end in `.npz`, or nodes are hidden, which the layout has no place for.
     """
     if path.suffix != ".npz":
         raise DataError(f"A graph is saved as an .npz file, got '{path}'.")
+    if unseen := len(graph.split.unseen):
+        # Read again they would be in no part, and training would see them.
+        raise DataError(
+            f"Graph '{graph.name}' hides {unseen} unseen nodes; a file has train, val and test only. Save it before "
+            "they are drawn: --setting production draws them again, by the seed."
+        )
     arrays = {"edge_index": graph.edge_index.numpy(), "y": graph.y.numpy(), "class_names": np.array(graph.class_names)}
     arrays |= {name: graph.split.parts()[name].numpy() for name in PARTS} | {"task": np.array(graph.task.name)}
     if graph.names is not None:

@@ -322,6 +322,13 @@ def test_saved_graph_is_the_same(sparse: bool, tmp_path: Path) -> None:
         graph.save(tmp_path / "g.pt")
 
 
+def test_a_graph_with_hidden_nodes_is_not_saved(tmp_path: Path) -> None:
+    """They would come back as nodes that training sees."""
+    with pytest.raises(DataError, match="'tiny' hides 7 unseen nodes.*--setting production"):
+        community_graph(production=True).save(tmp_path / "g.npz")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("width", [3, 100])
 def test_a_word_that_is_stored_twice_counts_twice(width: int, tmp_path: Path) -> None:
     """Counting words one by one gives such matrices, which torch refuses without saying whose they are."""
