@@ -23,7 +23,7 @@ from graph2mlp.tasks import CLASSIFICATION, MULTILABEL, REGRESSION, Task
 __all__ = ["HIDDEN_LABEL", "GraphData"]
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class GraphData:
     """A graph whose nodes are to be answered for: N nodes, E directed edges, F features, C columns in an answer.
 
@@ -67,6 +67,13 @@ class GraphData:
             self._fail(f"there must be one name for each of {self.num_nodes} nodes, got shape {self.names.shape}.")
         self.split.check(self.num_nodes)
         self._check_labelled()
+
+    def __repr__(self) -> str:
+        """What it is, in a line: its tensors would fill the screen."""
+        counts = {"nodes": self.num_nodes, "edges": self.num_edges, "features": self.num_features}
+        sizes = [f"{count:,} {what}" for what, count in (counts | {self.task.units: self.num_classes}).items()]
+        parts = [f"{name} {len(part):,}" for name, part in self.split.parts().items() if len(part)]
+        return f"GraphData({', '.join([repr(self.name), *sizes, *parts])})"
 
     @property
     def num_nodes(self) -> int:

@@ -179,7 +179,7 @@ def save_graph(graph: GraphData, path: Path) -> Path:
     if unseen := len(graph.split.unseen):
         # Read again they would be in no part, and training would see them.
         raise DataError(
-            f"Graph '{graph.name}' hides {unseen} unseen nodes, and a file has train, val and test only. Save it before "
+            f"Graph '{graph.name}' hides {unseen} unseen nodes; a file has train, val and test only. Save it before "
             "they are drawn: --setting production draws them again, by the seed."
         )
     arrays = {"edge_index": graph.edge_index.numpy(), "y": graph.y.numpy(), "class_names": np.array(graph.class_names)}

@@ -13,7 +13,7 @@ from graph2mlp.data.graph import HIDDEN_LABEL, GraphData
 from graph2mlp.data.neighbours import csr_neighbours
 from graph2mlp.data.splits import Split
 from graph2mlp.errors import DataError
-from tests.graphs import NODES, community_graph
+from tests.graphs import NODES, community_graph, task_graph
 
 
 def _with_value(value: float, *, sparse: bool) -> GraphData:
@@ -115,6 +115,15 @@ def test_observed_hides_what_training_must_not_see(sparse: bool) -> None:
     assert torch.equal(seen.y[labelled], graph.y[seen.node_ids[labelled]])
     assert bool((seen.y[seen.split.test] == HIDDEN_LABEL).all())
     assert not seen.split.unseen.numel()
+
+
+def test_a_graph_is_printed_in_a_line() -> None:
+    """As what it is, in the words of its task; hidden nodes show where there are some."""
+    edges = community_graph().num_edges
+    whole = f"GraphData('tiny', 61 nodes, {edges} edges, 12 features, 3 classes, train 12, val 12, test 37)"
+    assert repr(community_graph()) == str(community_graph()) == whole
+    assert repr(community_graph(production=True)).endswith("test 30, unseen 7)")
+    assert "2 quantities" in repr(task_graph("regression"))
 
 
 def test_observed_of_observed_keeps_the_first_ids() -> None:
