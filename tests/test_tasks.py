@@ -139,7 +139,7 @@ def test_teachers_learn_other_tasks(teacher: str, task: str) -> None:
 @pytest.mark.parametrize("task", OTHERS)
 def test_from_file_to_answers(task: str, sparse: bool, tmp_path: Path) -> None:
     """distill, export, predict, bench, inspect: one metric, one form of answer, the user's own units."""
-    graph = task_graph(task, sparse=sparse, production=True)
+    graph = task_graph(task, sparse=sparse)
     file = graph.save(tmp_path / "g.npz")
     settings = [part for one in BETTER for part in ("--set", one)]
     out = tmp_path / "run"

@@ -67,11 +67,7 @@ def assemble(
         DataError: anything is of the wrong shape or type, out of range, not finite, or contradictory.
     """
     labels = typed_labels(y, task, where)
-    for what, array in (("x", x), ("edge_index", edge_index)):
-        if array.ndim != 2:
-            raise DataError(f"{where}: {what} must have 2 dimensions, got shape {array.shape}.")
-    if x.shape[0] != len(labels):
-        raise DataError(f"{where}: x has {x.shape[0]} rows, but there are {len(labels)} labels: one each per node.")
+    _check_shapes(x, edge_index, len(labels), where)
     edges = torch.from_numpy(_numbers(edge_index, "edge_index", np.integer, where).astype(np.int64, copy=False))
     weight = None if edge_weight is None else _weights(edge_weight, edges.size(1), where)
     if undirected:
@@ -94,6 +90,14 @@ def assemble(
         feature_names=feature_names,
         notes=notes,
     )
+
+
+def _check_shapes(x: Array | sp.csr_matrix, edge_index: Array, nodes: int, where: str) -> None:
+    for what, array in (("x", x), ("edge_index", edge_index)):
+        if array.ndim != 2:
+            raise DataError(f"{where}: {what} must have 2 dimensions, got shape {array.shape}.")
+    if x.shape[0] != nodes:
+        raise DataError(f"{where}: x has {x.shape[0]} rows, but there are {nodes} labels: one each per node.")
 
 
 def _column_names(labels: Array, given: tuple[str, ...], where: str) -> tuple[str, ...]:
