@@ -125,7 +125,7 @@ class ServerRow(About):
     valid: bool
     """Whether any rate kept it; if not, the figures are of the last rate tried (None if none was worth trying)."""
     rate: float | None
-    """Arrivals per second, the highest rate that kept the promise."""
+    """Arrivals per second, the highest rate that kept the promise with a queue that did not grow."""
     rate_failed: float | None
     """The lowest rate above it that did not; the limit lies between the two."""
     n: int

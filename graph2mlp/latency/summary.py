@@ -73,7 +73,8 @@ def server_table(rows: Sequence[ServerRow]) -> Table:
         for row in rows
     ]
     note = "requests arrive at random (Poisson), one thread answers what has arrived, at most "
-    note += f"{rows[0].max_batch} at once; latency from the scheduled arrival, in us, at the highest rate that held"
+    note += f"{rows[0].max_batch} at once; latency from the scheduled arrival, in us, at the highest rate that held:"
+    note += "\nthe promise was kept, and the queue did not grow"
     if any(not row.valid for row in rows):
         note += "\nINVALID: no rate keeps the promise"
     if any(row.noisy for row in rows):
