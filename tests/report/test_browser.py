@@ -51,6 +51,7 @@ addEventListener("load", () => {
     boxes.forEach(([words, box, one], number) => {
       const frame = drawing.getBoundingClientRect(), scale = frame.width / 360;
       if (box.left < frame.left - 3 || box.right > frame.right + 3) found.cut.push(words);
+      if (box.top < frame.top - 3 || box.bottom > frame.bottom + 3) found.cut.push(words);
       if (parseFloat(getComputedStyle(one).fontSize) * scale < 10) found.small.push(words);
       for (const [others, other] of boxes.slice(0, number)) {
         const wide = Math.min(box.right, other.right) - Math.max(box.left, other.left);
