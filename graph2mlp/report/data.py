@@ -32,7 +32,7 @@ class Curve:
     @property
     def role(self) -> str:
         """student, teacher or mlp."""
-        return self.stage.split()[0]
+        return self.stage.replace(",", " ").split()[0]
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "机器学习理论与应用研究方法综述大全",
         *"abcdefg",
     )
-    page_of(folder / "run", run_files(production=True, names=names))
+    teachers = tuple(f"{name}{copy}" for copy in ("", " copy-2") for name in ("appnp", "sage-mean", "sage-gcn"))
+    further = ("student, validation nodes taught",)
+    page_of(folder / "run", run_files(production=True, names=names, teachers=teachers, further=further))
     page_of(folder / "small", run_files())
     seeds = write_seeds(folder / "seeds")
     files = []
