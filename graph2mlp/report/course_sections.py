@@ -138,17 +138,6 @@ def seeds_section(runs: Sequence[RunFiles], opened: RunFiles) -> Markup:
 def about_section(run: RunFiles, *, seeds: int = 1) -> Markup:
     """The command that makes this run again; graph, cost, machine, versions, fingerprints; every setting."""
     result = run.result
-    command = [
-        "graph2mlp",
-        "distill",
-        str(run.settings.get("graph", result["graph"]["name"])),
-        "--config",
-        "config.toml",
-    ]
-    for file in run.knowledge:
-        command += ["--knowledge", f"knowledge/{file}"]
-    command += ["--seeds", str(seeds)] if seeds > 1 else []
-    command += ["--out", "again"]
     graph = result["graph"]
     columns = count(graph["classes"], run.task.unit, run.task.units)
     size = ", ".join([*(f"{graph[what]:,} {what}" for what in ("nodes", "edges", "features")), columns])
@@ -176,15 +165,37 @@ def about_section(run: RunFiles, *, seeds: int = 1) -> Markup:
     rows += [
         (f"fingerprint of the {what}", element("code", result[key])) for what, key in _FINGERPRINTS if key in result
     ]
-    where = "In this folder, with the same versions, this makes the run again:"
+    where, command = _again(run, seeds)
     settings = element("pre", element("code", _settings(run.settings)))
     return section(
         "How it was made",
         paragraph(where),
-        element("pre", element("code", shlex.join(command))),
+        element("pre", element("code", command)),
         facts(rows),
         details("Show every setting", settings),
     )
+
+
+def _again(run: RunFiles, seeds: int) -> tuple[str, str]:
+    """Where to stand, and the command that makes the run again; code of the user's is named, or it would not run."""
+    teacher = run.settings.get("teacher", {}) if run.result.get("teacher") else {}
+    module, weights = str(teacher.get("module") or ""), str(teacher.get("weights") or "")
+    command = ["graph2mlp", "distill", str(run.settings.get("graph", run.result["graph"]["name"]))]
+    where = "In this folder, with the same versions, this makes the run again:"
+    if module:
+        place = module.split(":")[0]
+        where = (
+            "Its teacher is code of your own, which must be named to run. Where Python can import "
+            f"'{place}' (in its folder, or with that in PYTHONPATH), with the path of this run's folder in place of "
+            "RUN and with the same versions, this makes the run again:"
+        )
+        command += ["--config", "RUN/config.toml", "--teacher-module", module]
+    else:
+        command += ["--config", "config.toml", *(["--teacher-weights", weights] if weights else [])]
+    for file in run.knowledge:
+        command += ["--knowledge", f"knowledge/{file}"]
+    command += ["--seeds", str(seeds)] if seeds > 1 else []
+    return where, shlex.join([*command, "--out", "again"])
 
 
 _FINGERPRINTS = (("student", "fingerprint"), ("graph", "graph_fingerprint"))

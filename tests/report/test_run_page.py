@@ -188,6 +188,18 @@ def test_teacher_from_a_file(tmp_path: Path) -> None:
     assert "prod 77.4 % production mix plain MLP 57.4 %" in shown
 
 
+def test_teacher_of_code(tmp_path: Path) -> None:
+    """A program is named by its path, from anywhere; of a method without a teacher no code is named."""
+    files = run_files()
+    files["settings"] += '[teacher]\nmodule = ""\nweights = "/a b/net.pt2"\n'
+    shown = words(page_of(tmp_path, files))
+    assert "In this folder, with the same versions, this makes the run again" in shown
+    assert "--config config.toml --teacher-weights '/a b/net.pt2' --out again" in shown
+    files = run_files(teacher=False)
+    files["settings"] += '[teacher]\nmodule = "model:net"\n'
+    assert "--teacher-module" not in words(page_of(tmp_path / "none", files))
+
+
 def test_older_run_says_what_is_missing(tmp_path: Path) -> None:
     """Without breakdown and metrics the rest is shown, and the gaps are named; nothing is made up."""
     files = run_files()
