@@ -81,7 +81,7 @@ def _bundle(path: Path) -> tuple[str, Rows]:
         ["inputs", inputs],
         ["preset", about.preset],
         ["stored smaller", "; ".join(stored) or "nothing"],
-        ["gate", about.gate.summary() if about.gate else "not measured"],
+        ["gate", about.gate.summary(about.kind) if about.gate else "not measured"],
         [f"{about.kind.metric} of this file", metrics],
         ["size", f"{bundle.size / 1024:.0f} KiB"],
         ["checksums", "intact"],

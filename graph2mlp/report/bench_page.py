@@ -13,7 +13,8 @@ from graph2mlp.report.data import Benches
 from graph2mlp.report.markup import Markup, element
 from graph2mlp.report.page import charts, facts, key_figures, page, paragraph, section, table
 from graph2mlp.report.scatter import trade_chart
-from graph2mlp.report.words import count, microseconds, percent
+from graph2mlp.report.words import capital, count, microseconds, percent
+from graph2mlp.tasks import CLASSIFICATION, TASKS
 
 __all__ = ["bench_html"]
 
@@ -97,10 +98,16 @@ def _key(rows: Sequence[Row]) -> Markup:
     if answered := min(checked, key=lambda row: int(row["batch"]), default=None):
         figures.append(("with checks", microseconds(answered["p50_us"]), ["from arrays, ids and numbers validated"]))
     if first.get("accuracy") is not None:
-        figures.append(("accuracy", percent(first["accuracy"]), [_accuracy_of(first)]))
+        figures.append((_metric([first]), percent(first["accuracy"]), [_accuracy_of(first)]))
     figures.append(("size", f"{first['size_kb']:,.0f} KiB", ["what must be on the device"]))
     figures.append(("input regime", str(first["regime"]), [count(int(first["threads"]), "thread")]))
     return key_figures(figures)
+
+
+def _metric(rows: Sequence[Row]) -> str:
+    """What their accuracies are, of each task among the rows; of benches that did not note it, accuracies."""
+    kinds = [TASKS.get(row.get("task", ""), CLASSIFICATION) for row in rows]
+    return " or ".join(dict.fromkeys(kind.metric for kind in kinds))
 
 
 def _accuracy_of(row: Row) -> str:
@@ -166,14 +173,14 @@ def _trade(rows: Sequence[Row], batch: int) -> Markup | None:
     if len(costs) < 2:
         return None
     words = f"Batch {batch:,}. Up and to the left is better. Points that would hide each other share a mark."
-    return section(
-        "Accuracy against latency", paragraph(words, class_="note"), charts(trade_chart("trade", "Accuracy, %", costs))
-    )
+    metric = capital(_metric(rows))
+    chart = trade_chart("trade", f"{metric}, %", costs)
+    return section(f"{metric} against latency", paragraph(words, class_="note"), charts(chart))
 
 
 def _rows(rows: Sequence[Row], told: Sequence[str], caption: str) -> Markup:
     """Every row with every figure it has; `told` are the columns that say where it comes from."""
-    hidden = {"what", "file", "bundle", "noisy"}
+    hidden = {"what", "file", "bundle", "noisy", "task"}
     used = [key for row in rows for key, value in row.items() if value not in (None, "") and key not in hidden]
     shown = list(dict.fromkeys(used))
     cells = []
@@ -181,7 +188,9 @@ def _rows(rows: Sequence[Row], told: Sequence[str], caption: str) -> Markup:
         name = str(row["what"]) + (" *" if row.get("noisy") else "")
         cells.append([name, *(str(row[key]) for key in told), *(_figure(key, row.get(key)) for key in shown)])
     heads = [
-        _HEADS.get(key, key.removesuffix("_us").replace("_", " ") + (", µs" if key.endswith("_us") else ""))
+        _HEADS[key].replace("accuracy", _metric(rows))
+        if key in _HEADS
+        else key.removesuffix("_us").replace("_", " ") + (", µs" if key.endswith("_us") else "")
         for key in shown
     ]
     return table(["", *told, *heads], cells, caption=caption)
@@ -194,10 +203,11 @@ _HEADS = {
     "size_kb": "KiB",
     "peak_rss_mb": "peak memory, MB",
     "accuracy": "accuracy, %",
+    "accuracy_n": "requests with a known answer",
     "sample_accuracy": "sample accuracy, %",
     "reported_accuracy": "reported accuracy, %",
     "agreement": "agreement, %",
-    "same_labels": "same labels, %",
+    "same_labels": "as at export, %",
 }
 _SHARES = tuple(key for key, head in _HEADS.items() if head.endswith("%"))
 """Fractions in the file."""

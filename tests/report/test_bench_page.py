@@ -40,7 +40,7 @@ def test_large_ratios_and_shares_are_written_out(tmp_path: Path) -> None:
     record["rows"][0] |= {"ratio": 3819.6, "agreement": 0.9722, "reported_accuracy": 0.9427, "same_labels": 1.0}
     shown = words(_page(tmp_path, record))
     assert "5.4 µs, 3,820 times faster than its teacher" in shown
-    assert "agreement, % reported accuracy, % same labels, %" in shown
+    assert "agreement, % reported accuracy, % as at export, %" in shown
     assert "97.22 94.27 100.00" in shown
 
 
@@ -167,6 +167,19 @@ def test_failed_rows_do_not_cost_the_page(tmp_path: Path) -> None:
     for row in record["rows"]:
         row["p50_us"] = None
     assert "Nothing was measured" in words(_page(tmp_path, record))
+
+
+def test_figures_bear_the_name_of_their_metric(tmp_path: Path) -> None:
+    """R2 of a regression was headed "accuracy"; files of two tasks name both; files of before are of classes."""
+    record = bench()
+    for row in record["rows"]:
+        row |= {"task": "regression", "reported_accuracy": 0.8, "sample_accuracy": 0.8}
+    shown = words(_page(tmp_path, record))
+    assert "R2 82.1 % of this very file" in shown
+    assert "R2 against latency" in shown
+    assert "reported R2, % sample R2, %" in shown
+    assert "ccuracy" not in shown
+    assert "Accuracy or R2 against latency" in words(_page(tmp_path, bench(), record))
 
 
 def test_one_row_alone(tmp_path: Path) -> None:
