@@ -186,7 +186,7 @@ def _rows(rows: Sequence[Row], told: Sequence[str], caption: str) -> Markup:
     cells = []
     for row in rows:
         name = str(row["what"]) + (" *" if row.get("noisy") else "")
-        cells.append([name, *(str(row[key]) for key in told), *(_figure(key, row.get(key)) for key in shown)])
+        cells.append([name, *(str(row[key]) or "-" for key in told), *(_figure(key, row.get(key)) for key in shown)])
     heads = [
         _HEADS[key].replace("accuracy", _metric(rows))
         if key in _HEADS

@@ -155,9 +155,9 @@ def _names(files: Sequence[Path]) -> list[str]:
 
 
 def _together(found: Mapping[str, Mapping[str, Any]], part: str) -> tuple[Mapping[str, Any], ...]:
-    """The lines of several benches, each with its bundle: its own, else that of its file where there are several."""
+    """The lines of several benches, each with its file, and with its bundle: of schema 1 that of its file."""
     return tuple(
-        {**line, "bundle": line.get("bundle", one["bundle"]) or (one["bundle"] if file else ""), "file": file}
+        {**line, "bundle": line.get("bundle", one["bundle"]), "file": file}
         for file, one in found.items()
         for line in one.get(part) or ()
     )

@@ -103,6 +103,22 @@ def _labels(page: str, chart: str, class_: str) -> list[str]:
     return [one.text or "" for one in drawing.iter() if one.tag.endswith("}text") and one.get("class") == class_]
 
 
+def test_bundles_of_several_files_are_counted_once(tmp_path: Path) -> None:
+    """The student before export belongs to no bundle: with it, two files of two bundles had six."""
+    records = []
+    for run in ("here", "there"):
+        record = bench()
+        record |= {"bundle": f"{run}/fp32, {run}/int8"}
+        for row in record["rows"]:
+            row["bundle"] = f"{run}/fp32" if row["what"] == "bundle, run only" else ""
+            row["bundle"] = f"{run}/int8" if row["what"] == "bundle, with checks" else row["bundle"]
+        record["rows"].append(record["rows"][0] | {"what": "student, torch", "bundle": ""})
+        records.append(record)
+    shown = words(_page(tmp_path, *records))
+    assert "graph2mlp bench · 4 bundles · 2 files" in shown
+    assert "student, torch 0.json -" in shown
+
+
 def test_each_file_has_its_own_yardstick(tmp_path: Path) -> None:
     """One file without a teacher, one with: "1.0x" and "977x" of the same bundle stood in one list, unexplained."""
     alone, against = bench(), bench(scale=2.0)
