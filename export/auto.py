@@ -84,7 +84,7 @@ def choose_preset(
     winner = best if speed[best] >= MARGIN else "fp32"
     return Choice(
         winner=passed[winner],
-        reason=_reason(winner, best, speed, batches),
+        reason=_reason(winner, best, speed, batches, prepared.graph.task.metric),
         trials=tuple(_trial(name, passed, failed, same, found) for name in PRESETS),
         seconds=time.perf_counter() - started,
     )
@@ -115,10 +115,10 @@ def _times_faster(found: Mapping[int, Mapping[str, Latency]], name: str) -> floa
     return math.prod(ratios) ** (1 / len(ratios))
 
 
-def _reason(winner: str, best: str, speed: Mapping[str, float], batches: Sequence[int]) -> str:
+def _reason(winner: str, best: str, speed: Mapping[str, float], batches: Sequence[int], metric: str) -> str:
     sizes = " and ".join(map(str, batches))
     if winner != "fp32":
-        return f"{winner} is {speed[winner]:.2f} times as fast as fp32 at batch {sizes} and keeps its accuracy"
+        return f"{winner} is {speed[winner]:.2f} times as fast as fp32 at batch {sizes} and keeps its {metric}"
     if best == "fp32":
         return f"nothing is faster than fp32 at batch {sizes}: the student is too small for rounding to pay"
     return f"{best} is only {speed[best]:.2f} times as fast as fp32 at batch {sizes}: not worth rounding for"

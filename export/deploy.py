@@ -28,6 +28,7 @@ from graph2mlp.export.manifest import GateInfo, QuantizedTensor
 from graph2mlp.export.presets import AUTO, MAX_DROP, PRESETS, find_preset
 from graph2mlp.export.verify import Parity
 from graph2mlp.lock import LOCK, hold
+from graph2mlp.tasks import Task
 
 __all__ = ["ExportSummary", "FeatureForm", "ModelFormat", "RunConfigLike", "RunLike", "export_run"]
 
@@ -45,10 +46,11 @@ class ExportSummary:
     operators: int
     size: int
     """Bytes of all files."""
+    task: Task
     metrics: dict[str, float]
-    """Accuracy of the file, by part."""
+    """The task's metric of the file, by part."""
     torch_metrics: dict[str, float]
-    """Accuracy of the torch student on the same requests."""
+    """That of the torch student on the same requests."""
     parity: Parity
     """Of the float32 file every preset starts from."""
     gate: GateInfo | None = None
@@ -60,10 +62,10 @@ class ExportSummary:
     """How `auto` came to this preset."""
 
     def summary(self) -> str:
-        accuracy = ", ".join(f"{part} {value:.2%}" for part, value in self.metrics.items())
+        metrics = ", ".join(f"{part} {value:.2%}" for part, value in self.metrics.items()) or "not measured"
         lines = [
             f"{self.path}: {self.preset}, {self.features} features, {self.operators} operators, "
-            f"{self.size / 1024:.0f} KB; {self._against_torch()}; accuracy of the file: {accuracy or 'not measured'}"
+            f"{self.size / 1024:.0f} KB; {self._against_torch()}; {self.task.metric} of the file: {metrics}"
         ]
         if self.speed is not None:
             lines.append(_speed_line(self.preset, self.speed))
@@ -71,7 +73,7 @@ class ExportSummary:
 
     def _against_torch(self) -> str:
         if self.preset != "fp32" and self.gate is not None:
-            return f"{len(self.quantized)} tensors stored smaller; {self.gate.summary()}"
+            return f"{len(self.quantized)} tensors stored smaller; {self.gate.summary(self.task)}"
         sizes = ", ".join(map(str, self.parity.batch_sizes))
         return f"agrees with torch to {self.parity.max_abs:.1e} at batch sizes {sizes}"
 
@@ -90,12 +92,12 @@ def export_run(
     """Export, hold against torch, judge and measure the file, and only then write `out` (folder or `.zip`).
 
     `features="auto"` takes sparse inputs for a graph with sparse features. `preset="auto"` measures every preset at
-    the sizes of `batches` and keeps the fastest. `max_drop`: points of validation accuracy the file may lose.
+    the sizes of `batches` and keeps the fastest. `max_drop`: points of the validation metric the file may lose.
     `model_format="ort"` stores the model in onnxruntime's own format, see `graph2mlp.export.ort_format`.
 
     Raises:
         ConfigError: unknown preset or form of features, or a number out of range.
-        BundleError: `out` exists (and not `force`), or the file loses more accuracy than it may.
+        BundleError: `out` exists (and not `force`), or the file loses more than it may.
         ParityError: the file disagrees with the network.
     """
     _check_choices(preset, features, out, force, max_drop, batches)
@@ -120,6 +122,7 @@ def export_run(
         features="sparse" if manifest.sparse else "dense",
         operators=candidate.operators,
         size=sum(entry.bytes for entry in manifest.files.values()),
+        task=prepared.graph.task,
         metrics=metrics,
         torch_metrics=torch_metrics,
         parity=prepared.parity,
@@ -162,7 +165,7 @@ def _check_choices(preset: str, features: str, out: Path, force: bool, max_drop:
     if features not in ("auto", "dense", "sparse"):
         raise ConfigError(f"features must be 'auto', 'dense' or 'sparse' (got '{features}')")
     if not (math.isfinite(max_drop) and 0 <= max_drop <= 100):
-        raise ConfigError(f"--max-drop is in points of accuracy, from 0 to 100 (got {max_drop})")
+        raise ConfigError(f"--max-drop is in points of the validation metric, from 0 to 100 (got {max_drop})")
     if not batches or min(batches) < 1:
         raise ConfigError(f"--batch takes sizes of at least 1 (got {list(batches)})")
     if out.exists() and not force:

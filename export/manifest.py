@@ -93,10 +93,11 @@ class GateInfo:
         """What it loses, as a fraction."""
         return self.network - self.accuracy
 
-    def summary(self) -> str:
+    def summary(self, kind: Task) -> str:
+        """In the words of its task."""
         return (
-            f"validation {self.metric} {self.accuracy:.2%} (network {self.network:.2%}, {self.requests} requests), "
-            f"same answer for {self.agreement:.2%}, mean total variation {self.total_variation:.4f}"
+            f"validation {kind.metric} {self.accuracy:.2%} (network {self.network:.2%}, {self.requests} requests), "
+            f"{kind.same.format('the network')}: {self.agreement:.2%}, {kind.apart.format(self.total_variation)}"
         )
 
 

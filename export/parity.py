@@ -134,15 +134,19 @@ def check_rounded(
     """Hold `got` against the file's own answers from the machine it was made on; one other label is always allowed.
 
     Raises:
-        ParityError: fewer labels agree, or probabilities differ more, than `tolerance` (see `ROUNDED`) allows.
+        ParityError: answers agree less, or lie further apart, than `tolerance` (see `ROUNDED`) allows.
     """
     found = compare_answers(expected, got, what=what, kind=kind)
     other = round((1 - found.agreement) * found.rows)
-    if other > max(1, (1 - tolerance["min_agreement"]) * found.rows):
-        raise ParityError(f"{what} gives another label for {other} of {found.rows} sample requests.")
-    if found.total_variation > tolerance["max_total_variation"]:
+    least, most = tolerance["min_agreement"], tolerance["max_total_variation"]
+    if other > max(1, (1 - least) * found.rows):
         raise ParityError(
-            f"{what} gives other probabilities: they differ by {found.total_variation:.4f} on average (total "
-            f"variation), more than the allowed {tolerance['max_total_variation']:.4f}."
+            f"{what} gives other answers to {found.rows} sample requests: {kind.same.format('those at export')}: "
+            f"{found.agreement:.2%}, less than the {least:.2%} it must have."
+        )
+    if found.total_variation > most:
+        raise ParityError(
+            f"{what} gives other answers to {found.rows} sample requests: {kind.apart.format(found.total_variation)}, "
+            f"more than the allowed {most:.4f}."
         )
     return found

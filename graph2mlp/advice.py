@@ -59,8 +59,11 @@ def run_advice(result: Mapping[str, Any], parts: Mapping[str, Any]) -> list[str]
             told[name] = Gap(student[name] - teacher[name], sure)
         if name in student and name in result["mlp"]:
             mlp[name] = _two_shares(student[name], result["mlp"][name], part["nodes"])
-    lines = advise(told, mlp, result.get("fcr"), plain=result["method"] == "mlp")
-    return [*_frequencies([result]), *lines]
+    return [*_frequencies([result]), *advise(told, mlp, result.get("fcr"), **_kind(result))]
+
+
+def _kind(result: Mapping[str, Any]) -> dict[str, bool]:
+    return {"plain": result["method"] == "mlp", "structure": result.get("regime") == "structure"}
 
 
 def _differences(result: Mapping[str, Any]) -> list[str]:
@@ -90,18 +93,23 @@ def seeds_advice(runs: Sequence[Mapping[str, Any]]) -> list[str]:
                 gaps[name] = Gap(fmean(apart), abs(fmean(apart)) > half_width(apart))
     ratios = [run["fcr"]["percent"] for run in runs if (run.get("fcr") or {}).get("percent") is not None]
     fcr = {"percent": fmean(ratios)} if ratios else runs[0].get("fcr")
-    return [*_frequencies(runs), *advise(told, mlp, fcr, plain=runs[0]["method"] == "mlp")]
+    return [*_frequencies(runs), *advise(told, mlp, fcr, **_kind(runs[0]))]
 
 
-def advise(teacher: Gaps, mlp: Gaps, fcr: Mapping[str, Any] | None, *, plain: bool = False) -> list[str]:
-    """What was gained and lost, what features can do, what to deploy; nothing for a `plain` MLP without a teacher."""
+def advise(
+    teacher: Gaps, mlp: Gaps, fcr: Mapping[str, Any] | None, *, plain: bool = False, structure: bool = False
+) -> list[str]:
+    """What was gained and lost, what features can do, what to deploy; nothing for a `plain` MLP without a teacher.
+
+    `structure`: the student's requests carry it, so that its gain over the plain MLP says something of edges.
+    """
     if plain:
         return []
     lines = []
     if teacher:
         lines.append(f"Against its teacher, in points: {_points(teacher)}.")
     lines.append(f"Against a plain MLP, in points: {_points(mlp)}.")
-    lines += _features(fcr)
+    lines += _features(fcr, _edges(mlp, structure))
     lines.append(_decision(teacher, mlp))
     return lines
 
@@ -133,8 +141,18 @@ def _points(gaps: Gaps) -> str:
     )
 
 
-def _features(fcr: Mapping[str, Any] | None) -> list[str]:
-    """The feature contribution ratio in words (Cold Brew, ICLR 2022)."""
+def _edges(mlp: Gaps, structure: bool) -> str:
+    """Whether edges help, beyond what one teacher makes of them: the student that reads structure against plain MLP."""
+    if not structure:
+        return "whether edges help, a student with structure would show (--method blend)"
+    read = [gap for name, gap in mlp.items() if name != "cold" and gap.sure]
+    if read and all(gap.difference > 0 for gap in read):
+        return "the student with structure is better than the plain MLP, which speaks for edges: try another teacher"
+    return "nor is the student with structure clearly better than the plain MLP, so nothing here speaks for edges"
+
+
+def _features(fcr: Mapping[str, Any] | None, edges: str) -> list[str]:
+    """The feature contribution ratio in words (Cold Brew, ICLR 2022); beyond 100 %, what else is known of `edges`."""
     if not fcr:
         return []
     percent = fcr.get("percent")
@@ -147,7 +165,7 @@ def _features(fcr: Mapping[str, Any] | None) -> list[str]:
     elif percent <= 100:
         words = "features do most of it; a student that reads features alone is worth a try (--method blend_features)"
     else:
-        words = "features alone do better than the GNN, whose edges hurt more than they help"
+        words = f"this teacher does worse than features alone; {edges}"
     return [f"Features contribute {percent:.0f} % of what the GNN knows (FCR, validation nodes): {words}."]
 
 

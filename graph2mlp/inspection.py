@@ -74,7 +74,7 @@ def _bundle(path: Path) -> tuple[str, Rows]:
         ["preset", about.preset],
         ["model", f"{ORT_MODEL}, onnxruntime's own format" if ORT_MODEL in bundle.contents else f"{MODEL}, ONNX"],
         ["stored smaller", "; ".join(stored) or "nothing"],
-        ["gate", about.gate.summary() if about.gate else "not measured"],
+        ["gate", about.gate.summary(about.kind) if about.gate else "not measured"],
         [f"{about.kind.metric} of this file", metrics],
         ["size", f"{bundle.size / 1024:.0f} KiB"],
         ["checksums", "intact"],

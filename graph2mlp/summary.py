@@ -95,6 +95,7 @@ def preset_table(choice: Choice) -> Table:
     from graph2mlp.measure import environment
 
     batches = sorted({batch for trial in choice.trials for batch in trial.latency})
+    kind = choice.winner.manifest.kind
     cells = []
     notes = [f"kept: {choice.reason}"]
     for trial in choice.trials:
@@ -106,6 +107,7 @@ def preset_table(choice: Choice) -> Table:
         cells.append([trial.preset, *times, size, *shares, status])
         if not trial.passed:
             notes.append(f"{trial.preset}: {trial.status}")
+    notes.append(f"agree: {kind.same.format('the network')}; both on validation nodes, in %")
     notes.append(f"p50 in us per call, one thread, {environment()['cpu']}; took {choice.seconds:.1f} s")
-    columns = ["preset", *(f"batch {batch}" for batch in batches), "KiB", "val acc", "agree %", ""]
+    columns = ["preset", *(f"batch {batch}" for batch in batches), "KiB", f"val {kind.metric}", "agree", ""]
     return table("Presets on this machine", columns, cells, note="\n".join(notes))

@@ -32,6 +32,10 @@ class Task(ABC):
     """What one column of the outputs stands for."""
     units: ClassVar[str]
     """Several of them."""
+    same: ClassVar[str]
+    """What `agreement` says, of whom is still to be filled in."""
+    apart: ClassVar[str] = "mean total variation {:.4f}"
+    """What `distance` says, once its figure is filled in."""
     outputs: ClassVar[tuple[str, ...]] = ("logits", "probabilities")
     """What an exported model gives."""
 
@@ -75,6 +79,7 @@ class _Classification(Task):
     metric: ClassVar[str] = "accuracy"
     unit: ClassVar[str] = "class"
     units: ClassVar[str] = "classes"
+    same: ClassVar[str] = "same class as {}"
 
     def known(self, y: Array) -> NDArray[np.bool_]:
         return np.asarray(y >= 0)
@@ -105,6 +110,7 @@ class _MultiLabel(Task):
     metric: ClassVar[str] = "micro-F1"
     unit: ClassVar[str] = "label"
     units: ClassVar[str] = "labels"
+    same: ClassVar[str] = "same decision on a label as {}"
 
     def known(self, y: Array) -> NDArray[np.bool_]:
         return np.asarray((y >= 0).all(1))
@@ -147,6 +153,8 @@ class _Regression(Task):
     metric: ClassVar[str] = "R2"
     unit: ClassVar[str] = "quantity"
     units: ClassVar[str] = "quantities"
+    same: ClassVar[str] = "R2 against {}"
+    apart: ClassVar[str] = "mean difference {:.4f} standard deviations"
     outputs: ClassVar[tuple[str, ...]] = ("logits",)
 
     def known(self, y: Array) -> NDArray[np.bool_]:

@@ -50,7 +50,7 @@ def test_decision(teacher: dict[str, Gap], mlp: dict[str, Gap], decision: str) -
 
 @pytest.mark.parametrize(
     ("percent", "words"),
-    [(0, "edges carry most"), (50, "both matter"), (90, "--method blend_features"), (120, "hurt more than they help")],
+    [(0, "edges carry most"), (50, "both matter"), (90, "--method blend_features"), (120, "worse than features alone")],
 )
 def test_what_features_can_do(percent: float, words: str) -> None:
     """Each range of the ratio has a reading of its own, and a ratio without meaning is not read at all."""
@@ -59,6 +59,35 @@ def test_what_features_can_do(percent: float, words: str) -> None:
     assert words in line
     unknown = advise({}, {"test": CLEAR}, {"percent": None, "reason": "label propagation beats the GNN"})
     assert any("cannot be said: label propagation beats the GNN" in one for one in unknown)
+
+
+@pytest.mark.parametrize(
+    ("structure", "mlp", "words"),
+    [
+        (True, {"test": CLEAR}, "which speaks for edges"),
+        (True, {"tran": CLEAR, "ind": CLEAR, "cold": LOST}, "which speaks for edges"),
+        (True, {"test": CLOSE}, "nothing here speaks for edges"),
+        (True, {"tran": CLEAR, "ind": LOST}, "nothing here speaks for edges"),
+        (True, {"ind": LOST, "cold": CLEAR}, "nothing here speaks for edges"),
+        (False, {"test": CLEAR}, "a student with structure would show"),
+    ],
+)
+def test_a_weak_teacher_is_no_verdict_on_edges(structure: bool, mlp: dict[str, Gap], words: str) -> None:
+    """ "Edges hurt more than they help" stood beside a student that edges had made twenty points better."""
+    fcr = {"percent": 130.0, "reason": ""}
+    (line,) = [one for one in advise({}, mlp, fcr, structure=structure) if "FCR" in one]
+    assert "130 % of what the GNN knows (FCR, validation nodes): this teacher does worse than features alone" in line
+    assert words in line
+    assert "hurt" not in line
+
+
+def test_the_regime_of_the_run_decides_what_is_said_of_edges() -> None:
+    """For one run and for several alike."""
+    weak = {"fcr": {"percent": 130.0, "reason": ""}}
+    for regime, words in (("structure", "which speaks for edges"), ("features", "would show (--method blend)")):
+        one = _result(**weak, regime=regime)
+        assert words in " ".join(run_advice(one, {"test": _part(2000, gained=60, lost=20)}))
+        assert words in " ".join(seeds_advice([one] * 3))
 
 
 def test_nodes_decide_what_may_be_chance() -> None:

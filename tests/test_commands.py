@@ -177,7 +177,7 @@ def test_presets_from_the_command_line(run: Path, requests: Path, tmp_path: Path
     assert "validation accuracy" in done.stdout
     shown = invoke("inspect", out)
     assert "fp16" in shown.stdout
-    assert "same answer for" in " ".join(shown.stdout.split())
+    assert "same class as the network: " in " ".join(shown.stdout.split())
     assert invoke("predict", out, requests).exit_code == 0
     how = ["--preset", "auto", "--max-drop", "30", "--batch", "2", "--out", tmp_path / "fastest"]
     auto = invoke("export", run, "--onnx", *how)

@@ -98,6 +98,36 @@ def test_an_attempt_that_has_failed_ends() -> None:
     assert early.p99_us is None
 
 
+@pytest.mark.parametrize("max_batch", [1, 64])
+@pytest.mark.parametrize("count", [662, 20_000])
+def test_a_queue_that_grows_is_invalid(max_batch: int, count: int) -> None:
+    """Within a long promise nobody is late when an overloaded attempt ends; in the next minute everybody would be."""
+    bears = max_batch * 10_000.0  # a batch takes 100 us
+    over, under = (
+        FakeServer(lambda size: 100.0).server(max_batch=max_batch).play(share * bears, count, slo_us=1e9)
+        for share in (1.15, 0.85)
+    )
+    assert over.n == under.n == count
+    assert (over.kept_up, over.valid) == (False, False)
+    assert (under.kept_up, under.valid) == (True, True)
+
+
+def test_a_queue_that_only_the_end_of_the_arrivals_empties_is_invalid() -> None:
+    """All have arrived while the first is answered: the queue then gets empty at any rate whatever."""
+    found = FakeServer(lambda size: 1000.0).server(max_batch=8).play(1e9, 700, slo_us=1e9)
+    assert found.mean_batch > 7
+    assert not found.kept_up
+
+
+def test_when_the_server_falls_behind_decides() -> None:
+    """A stall that is worked off is forgiven within the promise; a server that gets too slow at the end is not."""
+    stalled, slower = iter(range(10**6)), iter(range(10**6))
+    found = FakeServer(lambda size: 20_000.0 if next(stalled) == 500 else 10.0).server(max_batch=1)
+    assert found.play(20_000, 4000, slo_us=1e9).valid
+    found = FakeServer(lambda size: 10.0 if next(slower) < 2500 else 60.0).server(max_batch=1)
+    assert not found.play(20_000, 4000, slo_us=1e9).kept_up
+
+
 def search(us: Callable[[int], float], slo_us: float, *, max_batch: int = 64) -> Search:
     single = us(1)
     server = FakeServer(us).server(max_batch=max_batch)
@@ -113,6 +143,16 @@ def test_highest_rate_lies_between_what_held_and_what_did_not() -> None:
     assert 7_000 < found.best.rate < 10_000
     assert found.rate_failed is not None
     assert 1 < found.rate_failed / found.best.rate <= 1.05
+
+
+@pytest.mark.parametrize("seconds", [0.001, 0.05, 1.0])
+def test_the_highest_rate_can_be_sustained(seconds: float) -> None:
+    """With a promise as long as the attempt, or longer, twice the rate that the server bears once was VALID."""
+    server = FakeServer(lambda size: 100.0).server()  # 64 in 100 us
+    found = highest_rate(server, slo_us=50_000, seconds=seconds, single_us=100.0, fastest_us=100.0)
+    assert found.best is not None
+    assert found.rate_failed is not None
+    assert 0.8 * 640_000 < found.best.rate < 1.1 * 640_000
 
 
 def test_batches_raise_the_rate() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from graph2mlp.data.targets import Classes, Labels, Quantities, known_rows, targ
 from graph2mlp.errors import DataError, KnowledgeError
 from graph2mlp.export.runtime import Predictor
 from graph2mlp.methods import METHODS, method_class
+from graph2mlp.report.words import capital
 from graph2mlp.run import open_run
 from graph2mlp.tasks import CLASSIFICATION, MULTILABEL, REGRESSION, TASKS
 from graph2mlp.teachers.cache import obtain_teacher
@@ -30,6 +32,7 @@ from graph2mlp.training.student import answer
 from tests.cli import assert_one_line_error, distill, invoke, result_of
 from tests.graphs import task_graph
 from tests.pipeline import run_method, small_config
+from tests.report.folders import words
 
 OTHERS = ("multilabel", "regression")
 BETTER = [f"{key}" for key in ("train.epochs=60", "teacher.epochs=60", "student.hidden=32", "teacher.hidden=32")]
@@ -149,6 +152,7 @@ def test_from_file_to_answers(task: str, sparse: bool, tmp_path: Path) -> None:
     assert TASKS[task].metric in (out / "report.html").read_text(encoding="utf-8")
     exported = invoke("export", out, "--onnx")
     assert exported.exit_code == 0, exported.output
+    assert f"{TASKS[task].metric} of the file: tran" in exported.stdout
     predictor = Predictor(out / "bundle")
     about = predictor.manifest
     assert [spec.name for spec in about.outputs] == list(TASKS[task].outputs)
@@ -173,9 +177,19 @@ def test_from_file_to_answers(task: str, sparse: bool, tmp_path: Path) -> None:
     assert TASKS[task].metric in described
     measured = invoke(
         "bench", out / "bundle", "--against", out, "--batch", 1, "--seconds", 0.05, "--cold-starts", 0,
-        "--json", tmp_path / "b.json",
+        "--json", tmp_path / "b.json", "--html", tmp_path / "b.html",
     )  # fmt: skip
     assert measured.exit_code == 0, measured.output
+    shown = " ".join(measured.stdout.split()) + words((tmp_path / "b.html").read_text(encoding="utf-8"))
+    for text in (
+        f"{TASKS[task].metric} agree",
+        TASKS[task].same.format("the teacher with all its neighbours"),
+        TASKS[task].same.format("its answers at export"),
+        f"{capital(TASKS[task].metric)} against latency",
+        f"reported {TASKS[task].metric}, %",
+    ):
+        assert text in shown
+    assert not re.search(r"accuracy|\bacc\b|same label", shown)
     rows = {row["what"]: row for row in json.loads((tmp_path / "b.json").read_text())["rows"]}
     assert rows["bundle, run only"]["accuracy"] == pytest.approx(rows["student, torch"]["accuracy"], abs=1e-6)
     assert rows["teacher, k-hop fetch"]["agreement"] == 1.0
@@ -228,6 +242,10 @@ def test_presets(task: str, preset: str, tmp_path: Path) -> None:
     found = invoke("export", tmp_path / "run", "--onnx", "--preset", preset, "--max-drop", 100)
     assert found.exit_code == 0, found.output
     assert f"validation {TASKS[task].metric}" in found.stdout
+    assert {"multilabel": "same decision on a label as the network", "regression": "R2 against the network"}[
+        task
+    ] in found.stdout
+    assert ("standard deviations" in found.stdout) == (task == "regression"), "a quantity has no total variation"
     Predictor(tmp_path / "run" / "bundle").self_check()
 
 

@@ -21,7 +21,9 @@ def bench(
     ] = None,
     batch: Annotated[str, typer.Option(help="Requests per call, separated by commas.")] = "1,64,4096",
     threads: Annotated[int, typer.Option(min=1, help="Threads of every side.")] = 1,
-    seconds: Annotated[float, typer.Option(help="Time to measure each row.")] = 2.0,
+    seconds: Annotated[
+        float, typer.Option(help="Time to measure each row; an attempt of a server lasts a quarter of it.")
+    ] = 2.0,
     against: Annotated[
         Path | None, typer.Option(help="The run the bundles came from: adds its teacher, neighbour fetch included.")
     ] = None,

@@ -34,7 +34,7 @@ def export(
         Features, typer.Option(help="Form of the features in a request; auto follows the graph.")
     ] = Features.auto,
     max_drop: Annotated[
-        float, typer.Option(help="Points of validation accuracy the file may lose against the network.")
+        float, typer.Option(help="Points of accuracy (micro-F1, R2) on validation nodes the file may lose.")
     ] = MAX_DROP,
     batch: Annotated[str, typer.Option(help="Requests per call that --preset auto measures at.")] = "1,64",
     out: Annotated[Path | None, typer.Option(help="Bundle folder, or a .zip file. Default: RUN/bundle.")] = None,

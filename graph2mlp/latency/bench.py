@@ -70,12 +70,7 @@ def bench_bundles(
         ConfigError: a batch size, threads, seconds, promise or number of starts is out of range.
         BundleError: no bundle at all can be measured.
     """
-    low = [*batches, threads, *([] if batches or slo_p99_us is not None else [0])]
-    if not bundles or min(low) < 1 or not seconds > 0 or cold_starts < 0 or not (slo_p99_us is None or slo_p99_us > 0):
-        raise ConfigError(
-            "bench needs a bundle, batch sizes and threads of at least 1, seconds and a promise above 0, and cold "
-            f"starts of at least 0 (got {list(batches)}, {threads}, {seconds}, {slo_p99_us}, {cold_starts})"
-        )
+    _check_settings(bundles, batches, threads, seconds, slo_p99_us, cold_starts)
     table = BenchTable(threads=threads, seconds=seconds, cold_starts=cold_starts)
     opened = _open_all(bundles, threads, against, table.failed)
     if against is None:
@@ -88,6 +83,30 @@ def bench_bundles(
         table.add_run(Opponents(against), against)
         table.add_bundles(opened)
         return _something(table.measured(batches, slo_p99_us))
+
+
+def _check_settings(
+    bundles: Sequence[Given],
+    batches: Sequence[int],
+    threads: int,
+    seconds: float,
+    slo_p99_us: float | None,
+    cold_starts: int,
+) -> None:
+    if not bundles:
+        raise ConfigError("bench needs a bundle to measure (got none)")
+    if not batches and slo_p99_us is None:
+        raise ConfigError("bench needs batch sizes, or a promise for the server scenario (got neither)")
+    if low := [batch for batch in batches if batch < 1]:
+        raise ConfigError(f"bench needs batch sizes of at least 1 (got {low[0]})")
+    if threads < 1:
+        raise ConfigError(f"bench needs threads of at least 1 (got {threads})")
+    if not seconds > 0:
+        raise ConfigError(f"bench needs seconds above 0 (got {seconds})")
+    if slo_p99_us is not None and not slo_p99_us > 0:
+        raise ConfigError(f"bench needs a promise (--slo-p99-us) above 0 (got {slo_p99_us})")
+    if cold_starts < 0:
+        raise ConfigError(f"bench needs cold starts of at least 0 (got {cold_starts})")
 
 
 def _something(bench: Bench) -> Bench:

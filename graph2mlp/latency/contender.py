@@ -107,6 +107,7 @@ def _about(predictor: Predictor) -> About:
         bundle=str(predictor.bundle.path),
         preset=manifest.preset,
         model_sha256=stored[0].sha256,
+        task=kind.name,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from graph2mlp.atomic import atomic_path, write_json
 from graph2mlp.energy import find_energy
 from graph2mlp.measure import environment
+from graph2mlp.tasks import CLASSIFICATION
 
 __all__ = [
     "ANSWER",
@@ -44,7 +45,7 @@ TORCH, MLP = "student, torch", "plain MLP, torch"
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """What is true of a contender at any batch size. Accuracies are fractions."""
+    """What is true of a contender at any batch size. Accuracies are the metric of its task, as fractions."""
 
     what: str
     kind: str
@@ -61,9 +62,9 @@ class About:
     reported_accuracy: float | None = None
     """Of a bundle: measured at export. Of the others: what the run reports."""
     agreement: float | None = None
-    """Share of the same nodes that get the label which the teacher gives with all their neighbours."""
+    """How far it answers the same nodes as the teacher with all their neighbours; of classes, the share of nodes."""
     same_labels: float | None = None
-    """Share of a bundle's sample that gets the label of the network it was exported from."""
+    """How far a bundle answers its sample as at export; of classes, the share of requests."""
     status: str = "ok"
     """`ok`, or what is wrong although it answers."""
     cold_start_ms: float | None = None
@@ -73,6 +74,8 @@ class About:
     bundle: str = ""
     preset: str = ""
     model_sha256: str = ""
+    task: str = CLASSIFICATION.name
+    """What its accuracies and agreements are measured by; see `graph2mlp.tasks`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +128,7 @@ class ServerRow(About):
     valid: bool
     """Whether any rate kept it; if not, the figures are of the last rate tried (None if none was worth trying)."""
     rate: float | None
-    """Arrivals per second, the highest rate that kept the promise."""
+    """Arrivals per second, the highest rate that kept the promise with a queue that did not grow."""
     rate_failed: float | None
     """The lowest rate above it that did not; the limit lies between the two."""
     n: int

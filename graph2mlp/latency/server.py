@@ -8,8 +8,11 @@ What is played, in real time and not in a model of it:
    arrived it waits in a busy loop, so that waking up costs nothing (as a server with a processor of its own does).
 3. A request's latency runs from its *scheduled* arrival to the end of the batch that answers it. A stall therefore
    counts for everyone who arrived while it lasted (no coordinated omission).
-4. A rate is VALID if at most 1 % of its requests, of at least 662, are later than the promise. An attempt ends as soon
-   as more are late. One that the operating system disturbed is repeated, at most twice.
+4. A rate is VALID if at most 1 % of its requests, of at least 662, are later than the promise, and if the server kept
+   up with it: at least once during the last quarter of the requests it left none behind that had arrived. At a rate
+   that it cannot bear the queue grows for as long as the attempt lasts, and if the promise is long beside the attempt,
+   nobody is late yet when it ends. An attempt ends as soon as too many are late. One that the operating system
+   disturbed is repeated, at most twice.
 5. The highest valid rate is found by doubling or halving from a first guess and then bisecting to 5 %.
 
 No network, no serialisation, no second thread: it says what the way of answering can bear, not what a web server can.
@@ -38,6 +41,8 @@ _LEAST_LOAD = 0.01
 _DISTURBED = 1.02
 """Wall time by CPU time of the serving thread, which never sleeps: more means that it was interrupted."""
 _ATTEMPTS = 3
+_LAST = 0.25
+"""Share of the requests, the last ones, in which the queue must have been empty once."""
 
 Ints = NDArray[np.int64]
 
@@ -54,7 +59,10 @@ class Attempt:
     p99_us: float | None
     """None below 662 answers, when the attempt ended early."""
     mean_batch: float
+    kept_up: bool
+    """Whether the queue was empty once during the last quarter, while requests still arrived."""
     valid: bool
+    """Whether it kept up, and at most 1 % were late."""
     disturbed: bool
 
 
@@ -96,20 +104,24 @@ class Server:
         rng = np.random.default_rng(seed)
         arrivals: Ints = (rng.exponential(1e9 / rate, count).cumsum()).astype(np.int64)
         order = np.resize(rng.permutation(self.requests), count)
-        latency, batches, late, done = np.empty(count, dtype=np.int64), 0, 0, 0
+        latency, batches, late, done, emptied = np.empty(count, dtype=np.int64), 0, 0, 0, 0
         slo, allowed = int(slo_us * 1000), count // 100
         cpu, start = self.cpu_clock(), self.clock()
         while done < count and late <= allowed:
             self._wait_until(start + int(arrivals[done]))
-            # Only what can be in the batch is looked at: the queue behind it may be long.
-            due = arrivals[done : done + self.max_batch].searchsorted(self.clock() - start, "right")
-            end = done + max(1, int(due))
+            # Only what can be in the batch is looked at, and the next one: the queue behind them may be long.
+            near = arrivals[done : done + self.max_batch + 1]
+            due = int(near.searchsorted(self.clock() - start, "right"))
+            end = done + min(max(1, due), self.max_batch)
+            # One that has yet to come: after the last arrival any queue gets empty, however long it has grown.
+            emptied = end if due < len(near) else emptied
             self.serve(order[done:end])
             latency[done:end] = self.clock() - start - arrivals[done:end]
             late += int(np.count_nonzero(latency[done:end] > slo))
             done, batches = end, batches + 1
         wall, cpu = self.clock() - start, self.cpu_clock() - cpu
         p50, p90, p95, p99 = np.percentile(latency[:done] / 1000, [50, 90, 95, 99])
+        kept_up = emptied >= (1 - _LAST) * count
         return Attempt(
             rate=rate,
             n=done,
@@ -118,7 +130,8 @@ class Server:
             p95_us=float(p95),
             p99_us=float(p99) if done >= P99_MIN_SAMPLES else None,
             mean_batch=done / batches,
-            valid=late <= allowed,
+            kept_up=kept_up,
+            valid=kept_up and late <= allowed,
             disturbed=wall > _DISTURBED * cpu,
         )
 
@@ -132,10 +145,10 @@ class Server:
 
 
 def highest_rate(server: Server, *, slo_us: float, seconds: float, single_us: float, fastest_us: float) -> Search:
-    """The highest rate that keeps `p99 <= slo_us`; an attempt lasts `seconds`, or 662 requests if that is longer.
+    """The highest rate that keeps `p99 <= slo_us` with a queue that does not grow.
 
-    `single_us` is the usual time of a single answer, the first guess of the search; `fastest_us` the shortest one seen:
-    when even that breaks the promise, no rate is tried.
+    An attempt lasts `seconds`, or 662 requests if that is longer. `single_us` is the usual time of a single answer, the
+    first guess of the search; `fastest_us` the shortest one seen: when even that breaks the promise, no rate is tried.
 
     Raises:
         ConfigError: a number is out of range.

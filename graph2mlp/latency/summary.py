@@ -9,6 +9,7 @@ from rich.table import Table
 from graph2mlp.console import table
 from graph2mlp.latency.compare import ALPHA, LEAST_DIFFERENCE, LEAST_ON_BUSY_MACHINE, Comparison
 from graph2mlp.latency.rows import About, Bench, Row, ServerRow, bench_environment
+from graph2mlp.tasks import CLASSIFICATION, TASKS
 
 __all__ = ["about_table", "bench_tables", "compare_table", "latency_table", "server_table"]
 
@@ -47,14 +48,14 @@ def latency_table(rows: Sequence[Row]) -> Table:
     machine = bench_environment()
     note = f"{rows[0].threads} thread(s), {machine['cpu']}, load {machine['load']}, energy {machine['energy']}"
     note += f"\nfaster: p50 of '{rows[0].ratio_to}' divided by this p50; p99 needs 662 samples"
-    note += (
-        "\nacc: measured here, by what was timed; agree: same label as the teacher with all its neighbours; both in %"
-    )
+    metric, same = _words(rows, "the teacher with all its neighbours")
+    head = _HEADS.get(metric, metric)
+    note += f"\n{head}: measured here, by what was timed; agree: {same}; both in %"
     if any(row.noisy for row in rows):
         note += "\n* others used the machine: wall clock was over 1.1 times the CPU time"
     if any(row.unstable for row in rows):
         note += "\n~ unstable: the same call took over 1.2 times its best time in the middle"
-    columns = ["", "batch", "n", "p50", "p90", "p99", "CPU", "per s", "faster", "acc", "agree"]
+    columns = ["", "batch", "n", "p50", "p90", "p99", "CPU", "per s", "faster", head, "agree"]
     return _narrow(table("Latency, us per call", columns, cells, note=note))
 
 
@@ -73,7 +74,8 @@ def server_table(rows: Sequence[ServerRow]) -> Table:
         for row in rows
     ]
     note = "requests arrive at random (Poisson), one thread answers what has arrived, at most "
-    note += f"{rows[0].max_batch} at once; latency from the scheduled arrival, in us, at the highest rate that held"
+    note += f"{rows[0].max_batch} at once; latency from the scheduled arrival, in us, at the highest rate that held:"
+    note += "\nthe promise was kept, and the queue did not grow"
     if any(not row.valid for row in rows):
         note += "\nINVALID: no rate keeps the promise"
     if any(row.noisy for row in rows):
@@ -100,7 +102,8 @@ def about_table(rows: Sequence[About]) -> Table:
         for row in rows
     }
     note = "MB: model file; of the teacher weights, features and edges. RSS MB, cold ms: in a fresh process"
-    note += "\nsample, same: accuracy, and labels as exported, on the bundle's own requests; reported: at export; in %"
+    metric, same = _words(rows, "its answers at export")
+    note += f"\nsample: {metric} on the bundle's own requests; same: {same}; reported: {metric} at export; in %"
     columns = ["", "regime", "MB", "RSS MB", "cold ms", "sample", "same", "reported", "status"]
     return _wrapped(table("What it takes", columns, list(cells.values()), note=note))
 
@@ -127,6 +130,16 @@ def compare_table(found: Comparison) -> Table:
         if only:
             note += f"\nonly in the {name}: {'; '.join(only[:4])}" + (f"; and {len(only) - 4} more" if only[4:] else "")
     return _narrow(table(title, ["", "batch", "first", "second", "ratio", "p", "verdict"], cells, note=note))
+
+
+_HEADS = {CLASSIFICATION.metric: "acc"}
+"""Metrics in the width of a column."""
+
+
+def _words(rows: Sequence[About], whom: str) -> tuple[str, str]:
+    """What accuracies and agreements with `whom` are called, of each task among the rows."""
+    kinds = [TASKS[name] for name in dict.fromkeys(row.task for row in rows)]
+    return " or ".join(kind.metric for kind in kinds), " or ".join(kind.same.format(whom) for kind in kinds)
 
 
 def _wrapped(listing: Table) -> Table:

@@ -118,6 +118,7 @@ class Opponents:
             regime=regime,
             size_kb=size_kb,
             reported_accuracy=reported.get("test", reported.get("prod")),
+            task=self.kind.name,
         )
 
 

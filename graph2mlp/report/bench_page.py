@@ -8,11 +8,13 @@ from pathlib import PurePath
 from typing import Any
 
 from graph2mlp.latency.rows import ANSWER, FETCH, RUN_ONLY
-from graph2mlp.report.bars import Cost, cost_chart, spread_chart, trade_chart
+from graph2mlp.report.bars import Cost, cost_chart, spread_chart
 from graph2mlp.report.data import Benches
 from graph2mlp.report.markup import Markup, element
 from graph2mlp.report.page import charts, facts, key_figures, page, paragraph, section, table
-from graph2mlp.report.words import count, microseconds, percent
+from graph2mlp.report.scatter import trade_chart
+from graph2mlp.report.words import capital, count, microseconds, percent
+from graph2mlp.tasks import CLASSIFICATION, TASKS
 
 __all__ = ["bench_html"]
 
@@ -26,22 +28,23 @@ def bench_html(benches: Benches) -> str:
     rows = [row for row in benches.rows if row.get("p50_us")]
     bundles = _bundles(rows)
     names = count(len(bundles), "bundle") if len(bundles) != 1 else bundles[0]
+    files = len({row["file"] for row in benches.rows})
     sections: list[object] = [
-        paragraph("graph2mlp bench · ", names, class_="kicker"),
+        paragraph(f"graph2mlp bench · {names}", f" · {files} files" if files > 1 else None, class_="kicker"),
         element("h1", _headline(rows)),
         _key(rows),
     ]
-    several = len(bundles) > 1
+    told = [name for name, several in (("file", files > 1), ("bundle", len(bundles) > 1)) if several]
     if rows:
         batches = sorted({int(row["batch"]) for row in rows})
-        sections += [_ladder(rows, batches, several), _spread(rows, batches, several)]
-        if trade := _trade(rows, batches[0], several):
+        sections += [_ladder(rows, batches), _spread(rows, batches)]
+        if trade := _trade(rows, batches[0]):
             sections.append(trade)
-    sections.append(section("Every row", _rows(benches.rows, several, "Times per call")))
+    sections.append(section("Every row", _rows(benches.rows, told, "Times per call")))
     if benches.server:
-        sections.append(section("Under load", _rows(benches.server, several, "Highest rate of random arrivals")))
+        sections.append(section("Under load", _rows(benches.server, told, "Highest rate of random arrivals")))
     if benches.failed:
-        sections.append(section("What could not be measured", _rows(benches.failed, several, "Reasons")))
+        sections.append(section("What could not be measured", _rows(benches.failed, told, "Reasons")))
     sections.append(_about(benches))
     return page(f"graph2mlp bench: {names}", *sections)
 
@@ -55,8 +58,10 @@ def _headline(rows: Sequence[Row]) -> str:
     name = PurePath(str(first["bundle"])).name
     who = "The bundle" if len(bundles) == 1 else f"{name}, the fastest of {len(bundles)} bundles,"
     words = f"{who} answers {each} in {microseconds(first['p50_us'])}"
+    words += f" ({first['file']})" if first["file"] else ""
     if first.get("ratio") is not None and first.get("ratio_to", FETCH) == FETCH:
-        teacher = next((row for row in rows if row["what"] == FETCH and row["batch"] == first["batch"]), None)
+        same = [row for row in rows if (row["file"], row["batch"]) == (first["file"], first["batch"])]
+        teacher = next((row for row in same if row["what"] == FETCH), None)
         beside = f" ({microseconds(teacher['p50_us'])})" if teacher else ""
         ratio = f"{first['ratio']:,.0f}" if first["ratio"] >= 100 else f"{first['ratio']:.1f}"
         words += f", {ratio} times faster than its teacher with neighbour fetch{beside}"
@@ -88,14 +93,21 @@ def _key(rows: Sequence[Row]) -> Markup:
     figures = [("median", microseconds(first["p50_us"]), [f"batch {first['batch']}, inputs ready"])]
     if first.get("p99_us") is not None:
         figures.append(("99th percentile", microseconds(first["p99_us"]), [f"of {count(first['n'], 'call')}"]))
-    checked = [row for row in rows if row["what"] == ANSWER and row["bundle"] == first["bundle"]]
+    same = [row for row in rows if (row["file"], row["bundle"]) == (first["file"], first["bundle"])]
+    checked = [row for row in same if row["what"] == ANSWER]
     if answered := min(checked, key=lambda row: int(row["batch"]), default=None):
         figures.append(("with checks", microseconds(answered["p50_us"]), ["from arrays, ids and numbers validated"]))
     if first.get("accuracy") is not None:
-        figures.append(("accuracy", percent(first["accuracy"]), [_accuracy_of(first)]))
+        figures.append((_metric([first]), percent(first["accuracy"]), [_accuracy_of(first)]))
     figures.append(("size", f"{first['size_kb']:,.0f} KiB", ["what must be on the device"]))
     figures.append(("input regime", str(first["regime"]), [count(int(first["threads"]), "thread")]))
     return key_figures(figures)
+
+
+def _metric(rows: Sequence[Row]) -> str:
+    """What their accuracies are, of each task among the rows; of benches that did not note it, accuracies."""
+    kinds = [TASKS.get(row.get("task", ""), CLASSIFICATION) for row in rows]
+    return " or ".join(dict.fromkeys(kind.metric for kind in kinds))
 
 
 def _accuracy_of(row: Row) -> str:
@@ -104,16 +116,22 @@ def _accuracy_of(row: Row) -> str:
     return "of this very file, at export"
 
 
-def _cost(row: Row, *, several: bool) -> Cost:
+def _cost(row: Row) -> Cost:
     ranks = {
         _rank(found[1]): float(row[key])
         for key in row
         if (found := _PERCENTILE.fullmatch(key)) and row[key] is not None
     }
-    name = str(row["what"])
-    if several and row["bundle"]:
-        name = f"{PurePath(str(row['bundle'])).name}: {name.removeprefix('bundle ')}"  # said by the file's name
-    return Cost(role(row), name, ranks, row.get("ratio"), row.get("accuracy"), bool(row.get("noisy")))
+    return Cost(
+        role=role(row),
+        name=str(row["what"]),
+        percentiles=ranks,
+        ratio=row.get("ratio"),
+        accuracy=row.get("accuracy"),
+        noisy=bool(row.get("noisy")),
+        file=row["file"],
+        against=str(row.get("ratio_to") or FETCH),
+    )
 
 
 def _rank(digits: str) -> float:
@@ -121,13 +139,15 @@ def _rank(digits: str) -> float:
     return float(digits) if len(digits) < 3 else float(f"{digits[:2]}.{digits[2:]}")
 
 
-def _ladder(rows: Sequence[Row], batches: Sequence[int], several: bool) -> Markup:
+def _ladder(rows: Sequence[Row], batches: Sequence[int]) -> Markup:
     figures = []
     for batch in batches:
-        costs = [_cost(row, several=several) for row in rows if row["batch"] == batch]
+        costs = [_cost(row) for row in rows if row["batch"] == batch]
         title = "One request" if batch == 1 else f"{batch:,} requests in one call"
         figures.append(cost_chart(f"cost-{batch}", f"{title}: median time", costs))
     yardstick = " or ".join(dict.fromkeys(str(row.get("ratio_to") or FETCH) for row in rows))
+    if rows[0]["file"]:
+        yardstick = "row 1 of the same file at the same batch, which is named beside the file"
     words = f"Bars start at zero. × says how many times faster than: {yardstick}."
     if any(row["what"] == ANSWER for row in rows):
         words += (
@@ -137,10 +157,10 @@ def _ladder(rows: Sequence[Row], batches: Sequence[int], several: bool) -> Marku
     return section("What an answer costs", paragraph(words, class_="note"), charts(*figures))
 
 
-def _spread(rows: Sequence[Row], batches: Sequence[int], several: bool) -> Markup:
+def _spread(rows: Sequence[Row], batches: Sequence[int]) -> Markup:
     figures = []
     for batch in batches:
-        costs = [_cost(row, several=several) for row in rows if row["batch"] == batch]
+        costs = [_cost(row) for row in rows if row["batch"] == batch]
         figures.append(spread_chart(f"spread-{batch}", f"Batch {batch:,}", costs))
     words = "Marks at the percentiles that were kept; a 99th needs at least 662 calls."
     if any(row.get("noisy") for row in rows):
@@ -148,30 +168,32 @@ def _spread(rows: Sequence[Row], batches: Sequence[int], several: bool) -> Marku
     return section("How it spreads", paragraph(words, class_="note"), charts(*figures))
 
 
-def _trade(rows: Sequence[Row], batch: int, several: bool) -> Markup | None:
-    costs = [_cost(row, several=several) for row in rows if row["batch"] == batch and row.get("accuracy") is not None]
+def _trade(rows: Sequence[Row], batch: int) -> Markup | None:
+    costs = [_cost(row) for row in rows if row["batch"] == batch and row.get("accuracy") is not None]
     if len(costs) < 2:
         return None
-    words = f"Batch {batch:,}. Up and to the left is better."
-    return section(
-        "Accuracy against latency", paragraph(words, class_="note"), charts(trade_chart("trade", "Accuracy, %", costs))
-    )
+    words = f"Batch {batch:,}. Up and to the left is better. Points that would hide each other share a mark."
+    metric = capital(_metric(rows))
+    chart = trade_chart("trade", f"{metric}, %", costs)
+    return section(f"{metric} against latency", paragraph(words, class_="note"), charts(chart))
 
 
-def _rows(rows: Sequence[Row], several: bool, caption: str) -> Markup:
-    """Every row with every figure it has."""
-    hidden = {"what", "bundle", "noisy"}
+def _rows(rows: Sequence[Row], told: Sequence[str], caption: str) -> Markup:
+    """Every row with every figure it has; `told` are the columns that say where it comes from."""
+    hidden = {"what", "file", "bundle", "noisy", "task"}
     used = [key for row in rows for key, value in row.items() if value not in (None, "") and key not in hidden]
     shown = list(dict.fromkeys(used))
     cells = []
     for row in rows:
         name = str(row["what"]) + (" *" if row.get("noisy") else "")
-        cells.append([name, *([str(row["bundle"])] if several else []), *(_figure(key, row.get(key)) for key in shown)])
+        cells.append([name, *(str(row[key]) or "-" for key in told), *(_figure(key, row.get(key)) for key in shown)])
     heads = [
-        _HEADS.get(key, key.removesuffix("_us").replace("_", " ") + (", µs" if key.endswith("_us") else ""))
+        _HEADS[key].replace("accuracy", _metric(rows))
+        if key in _HEADS
+        else key.removesuffix("_us").replace("_", " ") + (", µs" if key.endswith("_us") else "")
         for key in shown
     ]
-    return table(["", *(["bundle"] if several else []), *heads], cells, caption=caption)
+    return table(["", *told, *heads], cells, caption=caption)
 
 
 _HEADS = {
@@ -181,10 +203,11 @@ _HEADS = {
     "size_kb": "KiB",
     "peak_rss_mb": "peak memory, MB",
     "accuracy": "accuracy, %",
+    "accuracy_n": "requests with a known answer",
     "sample_accuracy": "sample accuracy, %",
     "reported_accuracy": "reported accuracy, %",
     "agreement": "agreement, %",
-    "same_labels": "same labels, %",
+    "same_labels": "as at export, %",
 }
 _SHARES = tuple(key for key, head in _HEADS.items() if head.endswith("%"))
 """Fractions in the file."""

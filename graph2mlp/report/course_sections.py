@@ -11,7 +11,7 @@ from graph2mlp.report.data import Curve, RunFiles
 from graph2mlp.report.lines import Series, curve_chart
 from graph2mlp.report.markup import Markup, element
 from graph2mlp.report.page import charts, details, facts, paragraph, section, table
-from graph2mlp.report.words import ROLES, capital, count, percent
+from graph2mlp.report.words import ROLES, capital, count, percent, shortened
 
 __all__ = ["about_section", "seeds_section", "training_section"]
 
@@ -29,13 +29,28 @@ def training_section(run: RunFiles) -> Markup:
             paragraph(f"{count(run.unreadable, 'damaged line')} of metrics.jsonl left out.", class_="missing")
         )
     if curves:
-        note = "Large marks: the epoch whose weights were kept." if any(one.kept for one in curves) else ""
-        if (run.result.get("teacher") or {}).get("cached"):
-            note += " The teacher came from the cache of an earlier run, so it has no curve here."
-        if note:
-            blocks.append(paragraph(note.strip(), class_="note"))
+        if note := _training_note(run, curves):
+            blocks.append(paragraph(note, class_="note"))
         blocks.append(charts(*_training_charts(curves, run.metric)))
     return section("Training", *blocks)
+
+
+def _training_note(run: RunFiles, curves: Sequence[Curve]) -> str:
+    """What the lines do not say themselves."""
+    teachers = [one.stage.split()[1] for one in curves if one.role == "teacher" and " " in one.stage]
+    notes = ["Large marks: the epoch whose weights were kept."] if any(one.kept for one in curves) else []
+    if (run.result.get("teacher") or {}).get("cached"):
+        notes.append("The teacher came from the cache of an earlier run, so it has no curve here.")
+    if forms := [name for name in teachers if "-" in name]:
+        notes.append(f"Of the forms of one teacher ({', '.join(dict.fromkeys(forms))}) the best on validation taught.")
+    if any(one.stage == _REFIT for one in curves):
+        notes.append(f"'{_STAGES[_REFIT]}' had learned from the validation nodes it is shown on.")
+    return " ".join(notes)
+
+
+_REFIT = "student, validation nodes taught"
+_STAGES = ROLES | {"student, first stage": "first stage", _REFIT: "student, refit"}
+"""Lines by the stages they are of, short enough to stand beside them."""
 
 
 def _training_charts(curves: Sequence[Curve], metric: str) -> list[Markup]:
@@ -50,27 +65,27 @@ def _training_charts(curves: Sequence[Curve], metric: str) -> list[Markup]:
         log = _wide(loss)
         title = "Validation loss" + (", logarithmic" if log else "")
         figures.append(curve_chart("val-loss", title, loss, x="epoch", form=_short, log=log))
-    for curve in curves:
+    students = [curve for curve in curves if curve.role == "student"]
+    for number, curve in enumerate(students, 1):
         terms = [name for name in curve.figures if name not in ("val", "val_loss")]
-        if curve.role == "student" and terms:
-            drawn = [one for name in terms if (one := _one(curve, name, name))]
-            if drawn:
-                log = _wide(drawn)
-                title = "Terms of the student's training loss" + (", logarithmic" if log else "")
-                figures.append(curve_chart("student-loss", title, drawn, x="epoch", form=_short, log=log))
+        if drawn := [one for name in terms if (one := _one(curve, name, name))]:
+            log = _wide(drawn)
+            which = f" ({_STAGES.get(curve.stage, curve.stage)})" if len(students) > 1 else ""
+            title = f"Terms of the student's training loss{which}" + (", logarithmic" if log else "")
+            figures.append(curve_chart(f"student-loss-{number}", title, drawn, x="epoch", form=_short, log=log))
     return figures
 
 
 def _series(curves: Sequence[Curve], figure: str) -> list[Series]:
-    """A line for each stage; of several teachers the last bears the name."""
-    named = {one.role: one.stage for one in curves}
-    teachers = sum(one.role == "teacher" for one in curves)
+    """A line for each stage; several teachers have names of their own."""
+    several = sum(one.role == "teacher" for one in curves) > 1
     found = []
-    for curve in curves:
-        name = ROLES.get(curve.role, curve.stage) if named[curve.role] == curve.stage else ""
-        if name and curve.role == "teacher" and teachers > 1:
-            name = f"{teachers} teachers"
-        if one := _one(curve, figure, name):
+    # The student before its other stages: the first line of a role is drawn without dashes.
+    for curve in sorted(curves, key=lambda one: one.stage.startswith("student, ")):
+        name = _STAGES.get(curve.stage, curve.stage.removeprefix("teacher "))
+        if curve.role == "teacher" and not several:
+            name = ROLES["teacher"]
+        if one := _one(curve, figure, shortened(name, 18)):
             found.append(one)
     return found
 
@@ -123,17 +138,6 @@ def seeds_section(runs: Sequence[RunFiles], opened: RunFiles) -> Markup:
 def about_section(run: RunFiles, *, seeds: int = 1) -> Markup:
     """The command that makes this run again; graph, cost, machine, versions, fingerprints; every setting."""
     result = run.result
-    command = [
-        "graph2mlp",
-        "distill",
-        str(run.settings.get("graph", result["graph"]["name"])),
-        "--config",
-        "config.toml",
-    ]
-    for file in run.knowledge:
-        command += ["--knowledge", f"knowledge/{file}"]
-    command += ["--seeds", str(seeds)] if seeds > 1 else []
-    command += ["--out", "again"]
     graph = result["graph"]
     columns = count(graph["classes"], run.task.unit, run.task.units)
     size = ", ".join([*(f"{graph[what]:,} {what}" for what in ("nodes", "edges", "features")), columns])
@@ -161,15 +165,37 @@ def about_section(run: RunFiles, *, seeds: int = 1) -> Markup:
     rows += [
         (f"fingerprint of the {what}", element("code", result[key])) for what, key in _FINGERPRINTS if key in result
     ]
-    where = "In this folder, with the same versions, this makes the run again:"
+    where, command = _again(run, seeds)
     settings = element("pre", element("code", _settings(run.settings)))
     return section(
         "How it was made",
         paragraph(where),
-        element("pre", element("code", shlex.join(command))),
+        element("pre", element("code", command)),
         facts(rows),
         details("Show every setting", settings),
     )
+
+
+def _again(run: RunFiles, seeds: int) -> tuple[str, str]:
+    """Where to stand, and the command that makes the run again; code of the user's is named, or it would not run."""
+    teacher = run.settings.get("teacher", {}) if run.result.get("teacher") else {}
+    module, weights = str(teacher.get("module") or ""), str(teacher.get("weights") or "")
+    command = ["graph2mlp", "distill", str(run.settings.get("graph", run.result["graph"]["name"]))]
+    where = "In this folder, with the same versions, this makes the run again:"
+    if module:
+        place = module.split(":")[0]
+        where = (
+            "Its teacher is code of your own, which must be named to run. Where Python can import "
+            f"'{place}' (in its folder, or with that in PYTHONPATH), with the path of this run's folder in place of "
+            "RUN and with the same versions, this makes the run again:"
+        )
+        command += ["--config", "RUN/config.toml", "--teacher-module", module]
+    else:
+        command += ["--config", "config.toml", *(["--teacher-weights", weights] if weights else [])]
+    for file in run.knowledge:
+        command += ["--knowledge", f"knowledge/{file}"]
+    command += ["--seeds", str(seeds)] if seeds > 1 else []
+    return where, shlex.join([*command, "--out", "again"])
 
 
 _FINGERPRINTS = (("student", "fingerprint"), ("graph", "graph_fingerprint"))

@@ -32,7 +32,7 @@ class Curve:
     @property
     def role(self) -> str:
         """student, teacher or mlp."""
-        return self.stage.split()[0]
+        return self.stage.replace(",", " ").split()[0]
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class RunFiles:
 
 @dataclass(frozen=True)
 class Benches:
-    """Rows of one or several benches, each with the `bundle` it measured; and the machines they come from."""
+    """Rows of one or several benches, each with the `bundle` it measured and, of several, its `file`."""
 
     rows: tuple[Mapping[str, Any], ...]
     server: tuple[Mapping[str, Any], ...]
@@ -89,6 +89,8 @@ class Benches:
     failed: tuple[Mapping[str, Any], ...]
     """What could not be measured, and why."""
     environments: tuple[Mapping[str, str], ...]
+    """The machines they come from, each with the load of every file it made, and with their names if there are several.
+    """
 
 
 def read_run(folder: Path) -> RunFiles:
@@ -130,24 +132,49 @@ def read_benches(files: Sequence[Path]) -> Benches:
     for file, one in zip(files, found, strict=True):
         if not one.get("rows") or not {"bundle", "environment"} <= one.keys():
             raise RunError(f"{file} is not a bench: it has no rows. Make one with: graph2mlp bench BUNDLE --json FILE")
-    environments: list[Mapping[str, str]] = []
-    for one in found:
-        if one["environment"] not in environments:
-            environments.append(one["environment"])
+    named = dict(zip(_names(files), found, strict=True))
     return Benches(
-        rows=_together(found, "rows"),
-        server=_together(found, "server"),
-        failed=_together(found, "failed"),
-        environments=tuple(environments),
+        rows=_together(named, "rows"),
+        server=_together(named, "server"),
+        failed=_together(named, "failed"),
+        environments=_machines(named),
     )
 
 
-def _together(found: Sequence[Mapping[str, Any]], part: str) -> tuple[Mapping[str, Any], ...]:
-    """The lines of several benches, each with its bundle: its own, else that of its file where there are several."""
+def _names(files: Sequence[Path]) -> list[str]:
+    """What tells files apart: nothing for the only one, else the end of the path, as long as it must be."""
+    if len(files) == 1:
+        return [""]
+    whole = [file.absolute().parts for file in files]
+    for length in range(1, max(map(len, whole)) + 1):
+        names = [str(Path(*parts[-length:])) for parts in whole]
+        if len(set(names)) == len(names):
+            return names
+    twice = next(file for file, parts in zip(files, whole, strict=True) if whole.count(parts) > 1)
+    raise RunError(f"{twice} is named more than once. Name each bench once.")
+
+
+def _together(found: Mapping[str, Mapping[str, Any]], part: str) -> tuple[Mapping[str, Any], ...]:
+    """The lines of several benches, each with its file, and with its bundle: of schema 1 that of its file."""
     return tuple(
-        {**line, "bundle": line.get("bundle", one["bundle"]) or (one["bundle"] if len(found) > 1 else "")}
-        for one in found
+        {**line, "bundle": line.get("bundle", one["bundle"]), "file": file}
+        for file, one in found.items()
         for line in one.get(part) or ()
+    )
+
+
+def _machines(found: Mapping[str, Mapping[str, Any]]) -> tuple[Mapping[str, str], ...]:
+    """Environments that differ in more than the load, which is another at any time; each with its files and loads."""
+    alike: dict[str, tuple[dict[str, str], list[str], list[str]]] = {}
+    for file, one in found.items():
+        machine = dict(one["environment"])
+        load = machine.pop("load", None)
+        _, files, loads = alike.setdefault(json.dumps(machine, sort_keys=True), (machine, [], []))
+        files += [file] if file else []
+        loads += [f"{load}"] if load is not None else []
+    return tuple(
+        machine | ({"load": "; ".join(loads)} if loads else {}) | ({"files": ", ".join(files)} if files else {})
+        for machine, files, loads in alike.values()
     )
 
 

@@ -15,13 +15,19 @@ from graph2mlp.significance import wilson
 __all__ = ["Series", "curve_chart", "reliability_chart"]
 
 _LEFT, _RIGHT, _TOP = 40.0, WIDTH - 74.0, 8.0
+_HIGH, _LINE, _LETTER = 190.0, 13.0, 7.4
+"""Height of a plot, of a line of text; width of a letter, in a wide font."""
+_LEADER, _SAMPLE, _NAME = 8.0, 26.0, 30.0
+"""Beside the plot: where leaders end, where the samples of the lines do, where their names begin."""
+_DASHES = (None, "7 3", "2 2.5", "9 3 2 3", "4 2", "1 3")
+"""For lines of one role, which all have its colour, in their order."""
 _POINTS = 300
 """More cannot be seen in a chart of this width, and would only make the page larger."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """A line: who it belongs to, the words at its end, its points, and the x that is marked on it."""
+    """A line: who it belongs to, its name, its points, and the x that is marked on it."""
 
     role: str
     name: str
@@ -40,34 +46,51 @@ def curve_chart(
     least: float = 0.0,
     note: str | None = None,
 ) -> Markup:
-    """Lines with their names at their ends; the kept epoch of each is marked. `form` writes the values of y."""
-    bottom = _TOP + 190
-    across = linear([0.0, *(point[0] for one in series for point in one.points)], _LEFT, _RIGHT)
+    """Lines with their names beside the plot; the kept epoch of each is marked. `form` writes the values of y.
+
+    Lines of one role differ in their dashes, and each is led to its name, wherever it ends.
+    """
+    bottom = _TOP + max(_HIGH, _LINE * len(series))
+    right = min(_RIGHT, WIDTH - _NAME - _LETTER * max(len(one.name) for one in series))
+    across = linear([0.0, *(point[0] for one in series for point in one.points)], _LEFT, right)
     values = [point[1] for one in series for point in one.points]
     up = logarithmic(values, bottom, _TOP) if log else linear(values, bottom, _TOP, least=least, ticks=5)
-    parts = [_line(one, across, up, form, x) for one in series]
-    named = [one for one in series if one.name]
-    ends = _apart([up(one.points[-1][1]) for one in named], _TOP + 4, bottom, 13)
-    words = [
-        label(across(one.points[-1][0]) + 6, y + 4, one.name, class_=f"{one.role}-text end")
-        for one, y in zip(named, ends, strict=True)
-    ]
-    told = "; ".join(
-        f"{one.name or one.role} ends at {form(one.points[-1][1])}" + _kept(one, form, x) for one in series
+    ends = _apart([up(one.points[-1][1]) for one in series], _TOP + 4, bottom, _LINE)
+    roles = [one.role for one in series]
+    dashes = [_DASHES[roles[:number].count(role) % len(_DASHES)] for number, role in enumerate(roles)]
+    names = [_named(one, across, up, y, dash) for one, y, dash in zip(series, ends, dashes, strict=True)]
+    parts = [_line(one, across, up, form, x, dash) for one, dash in zip(series, dashes, strict=True)]
+    told = "; ".join(f"{one.name} ends at {form(one.points[-1][1])}" + _kept(one, form, x) for one in series)
+    axes = [x_axis(across, _TOP, bottom, lambda value: f"{value:g}", title=x), _y_axis(up, form, right)]
+    return figure(name, title, told + ".", bottom + 36, *axes, *names, *parts, note=note)
+
+
+def _named(one: Series, across: Scale, up: Scale, y: float, dashes: str | None) -> Markup:
+    """The name of a line at the height `y`, after a sample of it, to which it is led from where it ends."""
+    x, height = across(one.points[-1][0]), up(one.points[-1][1])
+    right = across(across.high)
+    path = " ".join(f"{a:.1f},{b:.1f}" for a, b in ((x, height), (right, height), (right + _LEADER, y)))
+    sample = {"x1": right + _LEADER, "x2": right + _SAMPLE, "y1": y, "y2": y, "stroke_dasharray": dashes}
+    return element(
+        "g",
+        element("polyline", points=path, class_=f"{one.role} leader"),
+        element("line", **sample, class_=f"{one.role} curve"),
+        label(right + _NAME, y + 4, one.name, class_=f"{one.role}-text end"),
     )
-    axes = [x_axis(across, _TOP, bottom, lambda value: f"{value:g}", title=x), _y_axis(up, form)]
-    return figure(name, title, told + ".", bottom + 36, *axes, *parts, *words, note=note)
 
 
-def _line(one: Series, across: Scale, up: Scale, form: Callable[[float], str], x: str) -> Markup:
+def _line(one: Series, across: Scale, up: Scale, form: Callable[[float], str], x: str, dashes: str | None) -> Markup:
     step = max(1, math.ceil(len(one.points) / _POINTS))
     kept = [point for number, point in enumerate(one.points) if number % step == 0 or point is one.points[-1]]
     path = " ".join(f"{across(a):.1f},{up(b):.1f}" for a, b in kept)
     mark = None
     for a, b in one.points:
         if a == one.mark:
-            mark = marker(one.role, across(a), up(b), f"{one.name or one.role}: kept {x} {a:g}, {form(b)}")
-    return element("g", element("polyline", points=path, class_=f"{one.role} curve"), mark)
+            mark = marker(one.role, across(a), up(b), f"{one.name}: kept {x} {a:g}, {form(b)}")
+    told = element("title", one.name)
+    return element(
+        "g", element("polyline", told, points=path, class_=f"{one.role} curve", stroke_dasharray=dashes), mark
+    )
 
 
 def _kept(one: Series, form: Callable[[float], str], x: str) -> str:
@@ -75,10 +98,8 @@ def _kept(one: Series, form: Callable[[float], str], x: str) -> str:
     return f", {at[0]} at the kept {x} {one.mark:g}" if at and one.mark is not None else ""
 
 
-def _y_axis(scale: Scale, form: Callable[[float], str]) -> Markup:
-    lines = [
-        element("line", x1=_LEFT, x2=_RIGHT, y1=scale(tick), y2=scale(tick), class_="grid") for tick in scale.ticks
-    ]
+def _y_axis(scale: Scale, form: Callable[[float], str], right: float) -> Markup:
+    lines = [element("line", x1=_LEFT, x2=right, y1=scale(tick), y2=scale(tick), class_="grid") for tick in scale.ticks]
     words = [label(_LEFT - 6, scale(tick) + 4, form(tick), at="end", class_="tick") for tick in scale.ticks]
     return element("g", *lines, *words)
 
@@ -103,7 +124,7 @@ def reliability_chart(name: str, title: str, bins: Mapping[str, Sequence[Mapping
     up = linear([0.0, 1.0], bottom, _TOP, ticks=5)
     parts = [
         x_axis(across, _TOP, bottom, lambda share: f"{100 * share:g}", title="confidence, %"),
-        _y_axis(up, lambda share: f"{100 * share:g}"),
+        _y_axis(up, lambda share: f"{100 * share:g}", _RIGHT),
         element("line", x1=across(0), y1=up(0), x2=across(1), y2=up(1), class_="diagonal"),
     ]
     ends, told = [], []

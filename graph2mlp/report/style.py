@@ -38,6 +38,7 @@ _MARKS = "".join(
     f".{role}.mean{{stroke:var(--{role});stroke-width:2.5}}"
     f".{role}.whisker{{stroke:var(--{role});stroke-width:1.5;stroke-opacity:.6}}"
     f".{role}.curve{{fill:none;stroke:var(--{role});stroke-width:1.6;stroke-linejoin:round}}"
+    f".{role}.leader{{fill:none;stroke:var(--{role});stroke-width:1;stroke-dasharray:1 2;stroke-opacity:.7}}"
     f".{role}-text{{fill:var(--{role});color:var(--{role})}}"
     for role in ("student", "teacher", "mlp")
 )

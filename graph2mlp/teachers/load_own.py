@@ -77,7 +77,9 @@ def _build(config: TeacherConfig, graph: GraphData) -> nn.Module:
         try:
             found: Any = importlib.import_module(place)
         except Exception as error:  # the user's code may raise anything
-            raise ConfigError(f"Cannot import '{place}' of --teacher-module: {_reason(error)}") from None
+            absent = isinstance(error, ModuleNotFoundError) and error.name == place.split(".")[0]
+            hint = " Start in the folder where it lies, or name that in PYTHONPATH." if absent else ""
+            raise ConfigError(f"Cannot import '{place}' of --teacher-module: {_reason(error)}{hint}") from None
         for part in name.split("."):
             if not hasattr(found, part):
                 public = [one for one in vars(found) if not one.startswith("_")]

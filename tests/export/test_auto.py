@@ -74,7 +74,10 @@ def test_auto_survives_presets_that_fail(prepared, monkeypatch) -> None:
     assert set(status) == {"int8", "int4-weight"}
     assert "points of validation accuracy" in status["int8"]
     assert status["int4-weight"] == "failed: [ONNXRuntimeError] : no such operator"
-    assert preset_table(choice).row_count == len(PRESETS)
+    table = preset_table(choice)
+    assert table.row_count == len(PRESETS)
+    assert "val accuracy" in [column.header for column in table.columns]
+    assert "agree: same class as the network; both on validation nodes" in str(table.caption)
 
 
 def test_auto_measures_and_writes(tmp_path: Path) -> None:

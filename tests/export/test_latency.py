@@ -258,12 +258,26 @@ def test_another_run_is_refused(bundles, make_run) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [{"batches": ()}, {"batches": (0,)}, {"threads": 0}, {"seconds": 0}, {"slo_p99_us": 0}, {"cold_starts": -1}],
+    ("wrong", "words"),
+    [
+        ({"batches": ()}, "batch sizes, or a promise for the server scenario (got neither)"),
+        ({"batches": (1, 0, 64)}, "batch sizes of at least 1 (got 0)"),
+        ({"threads": 0}, "threads of at least 1 (got 0)"),
+        ({"seconds": float("nan")}, "seconds above 0 (got nan)"),
+        ({"slo_p99_us": 0}, "a promise (--slo-p99-us) above 0 (got 0)"),
+        ({"cold_starts": -1}, "cold starts of at least 0 (got -1)"),
+    ],
 )
-def test_settings_out_of_range(bundles, wrong: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match="bench needs"):
+def test_settings_out_of_range(bundles, wrong: dict[str, object], words: str) -> None:
+    """The one that is wrong is named; a list of all of them left the reader to guess."""
+    with pytest.raises(ConfigError) as caught:
         bench_bundles([bundles("sparse")], **wrong)
+    assert str(caught.value) == f"bench needs {words}"
+
+
+def test_no_bundle_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="needs a bundle to measure"):
+        bench_bundles([])
 
 
 def test_files_say_which_machine(bundles, tmp_path: Path) -> None:

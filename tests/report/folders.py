@@ -49,9 +49,17 @@ def part(*, teacher: bool = True, names: tuple[str, ...] = ("a", "b", "c")) -> d
 
 
 def run_files(
-    *, production: bool = False, teacher: bool = True, names: tuple[str, ...] = ("a", "b", "c")
+    *,
+    production: bool = False,
+    teacher: bool = True,
+    names: tuple[str, ...] = ("a", "b", "c"),
+    teachers: tuple[str, ...] = ("sage",),
+    further: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """The contents of a run folder: `result`, `breakdown`, `settings`, `metrics`."""
+    """The contents of a run folder: `result`, `breakdown`, `settings`, `metrics`.
+
+    `teachers` and `further` are stages of training, of teachers and of the student.
+    """
     columns = ("tran", "ind", "prod", "cold") if production else ("test",)
     scores = {
         role: {column: 0.512 + 0.1 * place + 0.031 * number for number, column in enumerate(columns)}
@@ -86,7 +94,7 @@ def run_files(
         "versions": {"graph2mlp": "0.1.0", "python": "3.11.7"},
         "machine": {"cpu": "a processor", "cores": "2"},
     }
-    stages = (["teacher sage"] if teacher else []) + ["student", "mlp"]
+    stages = ([f"teacher {name}" for name in teachers] if teacher else []) + ["student", *further, "mlp"]
     metrics = [
         {
             "stage": stage,

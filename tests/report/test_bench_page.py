@@ -40,7 +40,7 @@ def test_large_ratios_and_shares_are_written_out(tmp_path: Path) -> None:
     record["rows"][0] |= {"ratio": 3819.6, "agreement": 0.9722, "reported_accuracy": 0.9427, "same_labels": 1.0}
     shown = words(_page(tmp_path, record))
     assert "5.4 µs, 3,820 times faster than its teacher" in shown
-    assert "agreement, % reported accuracy, % same labels, %" in shown
+    assert "agreement, % reported accuracy, % as at export, %" in shown
     assert "97.22 94.27 100.00" in shown
 
 
@@ -80,20 +80,87 @@ def test_later_form_of_the_file(tmp_path: Path) -> None:
     assert "how many times faster than: bundle, with checks" in shown
 
 
-def test_several_bundles(tmp_path: Path) -> None:
-    """Each has its name at its rows; rows of two machines come with a warning."""
+def test_several_files(tmp_path: Path) -> None:
+    """Each file has its name at its rows, in charts and tables; rows of two machines come with a warning."""
     other = bench(bundle="runs/wide/int8.zip", scale=2.0)
     page = _page(tmp_path, bench(), other)
     shown = words(page)
-    assert "graph2mlp bench · 2 bundles" in shown
-    assert "bundle, the fastest of 2 bundles, answers one request in 5.4 µs" in shown
-    assert "int8.zip: bundle, run only" in shown
-    assert "int8.zip: teacher, k-hop fetch" in shown
-    assert "bundle: bundle, run only" in shown
+    assert "graph2mlp bench · 2 bundles · 2 files" in shown
+    assert "bundle, the fastest of 2 bundles, answers one request in 5.4 µs (0.json)" in shown
+    for batch in (1, 64):
+        for chart in ("cost", "spread"):
+            assert _labels(page, f"{chart}-{batch}", "heading") == ["0.json", "1.json"]
+    assert "bundle, run only 1.json runs/wide/int8.zip" in shown
     assert "several machines" not in shown
     other["environment"] = {"cpu": "another"}
     assert "several machines" in words(_page(tmp_path, bench(), other))
     tree(page)
+
+
+def _labels(page: str, chart: str, class_: str) -> list[str]:
+    """The words of one class in a chart."""
+    drawing = next(one for one in tree(page).iter() if one.get("id") == chart)
+    return [one.text or "" for one in drawing.iter() if one.tag.endswith("}text") and one.get("class") == class_]
+
+
+def test_bundles_of_several_files_are_counted_once(tmp_path: Path) -> None:
+    """The student before export belongs to no bundle: with it, two files of two bundles had six."""
+    records = []
+    for run in ("here", "there"):
+        record = bench()
+        record |= {"bundle": f"{run}/fp32, {run}/int8"}
+        for row in record["rows"]:
+            row["bundle"] = f"{run}/fp32" if row["what"] == "bundle, run only" else ""
+            row["bundle"] = f"{run}/int8" if row["what"] == "bundle, with checks" else row["bundle"]
+        record["rows"].append(record["rows"][0] | {"what": "student, torch", "bundle": ""})
+        records.append(record)
+    shown = words(_page(tmp_path, *records))
+    assert "graph2mlp bench · 4 bundles · 2 files" in shown
+    assert "student, torch 0.json -" in shown
+
+
+def test_each_file_has_its_own_yardstick(tmp_path: Path) -> None:
+    """One file without a teacher, one with: "1.0x" and "977x" of the same bundle stood in one list, unexplained."""
+    alone, against = bench(), bench(scale=2.0)
+    alone["rows"] = [row for row in alone["rows"] if row["what"].startswith("bundle")]
+    for record, base in ((alone, "bundle, run only"), (against, "teacher, k-hop fetch")):
+        for row in record["rows"]:
+            row["ratio_to"] = base
+    page = _page(tmp_path, alone, against)
+    assert _labels(page, "cost-1", "tick") == ["× against bundle, run only", "× against teacher, k-hop fetch"]
+    assert "row 1 of the same file at the same batch" in words(page)
+    assert "row 1 of the same file" not in words(_page(tmp_path, against))
+
+
+def test_headline_compares_within_one_file(tmp_path: Path) -> None:
+    """The fastest bundle beside the teacher of another file, on another machine, would be a made-up ratio."""
+    slow, fast = bench(scale=3.0), bench()
+    shown = words(_page(tmp_path, slow, fast))
+    assert "5.4 µs (1.json), 31.4 times faster than its teacher with neighbour fetch (169 µs)" in shown
+    assert "with checks 16.1 µs" in shown
+
+
+def test_load_is_no_other_machine(tmp_path: Path) -> None:
+    """It differs from minute to minute: the warning about several machines stood on every page of two files."""
+    records = bench(), bench(scale=2.0)
+    for number, record in enumerate(records):
+        record["environment"] = {"cpu": "a processor", "load": f"{number}.5"}
+    shown = words(_page(tmp_path, *records))
+    assert "several machines" not in shown
+    assert "load 0.5; 1.5 files 0.json, 1.json" in shown
+
+
+def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    """`a/bench.json` and `b/bench.json` are named as far as they differ; one file given twice is refused."""
+    files = [tmp_path / folder / "bench.json" for folder in "ab"]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text(json.dumps(bench()))
+    write_bench_report(tmp_path / "page.html", files)
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert _labels(page, "cost-1", "heading") == ["a/bench.json", "b/bench.json"]
+    with pytest.raises(RunError, match=r"a/bench\.json is named more than once"):
+        write_bench_report(tmp_path / "page.html", [files[0], files[0].parent / ".." / "a" / "bench.json", files[0]])
 
 
 def test_optional_and_unknown_figures(tmp_path: Path) -> None:
@@ -116,6 +183,19 @@ def test_failed_rows_do_not_cost_the_page(tmp_path: Path) -> None:
     for row in record["rows"]:
         row["p50_us"] = None
     assert "Nothing was measured" in words(_page(tmp_path, record))
+
+
+def test_figures_bear_the_name_of_their_metric(tmp_path: Path) -> None:
+    """R2 of a regression was headed "accuracy"; files of two tasks name both; files of before are of classes."""
+    record = bench()
+    for row in record["rows"]:
+        row |= {"task": "regression", "reported_accuracy": 0.8, "sample_accuracy": 0.8}
+    shown = words(_page(tmp_path, record))
+    assert "R2 82.1 % of this very file" in shown
+    assert "R2 against latency" in shown
+    assert "reported R2, % sample R2, %" in shown
+    assert "ccuracy" not in shown
+    assert "Accuracy or R2 against latency" in words(_page(tmp_path, bench(), record))
 
 
 def test_one_row_alone(tmp_path: Path) -> None:

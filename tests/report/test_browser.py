@@ -51,6 +51,7 @@ addEventListener("load", () => {
     boxes.forEach(([words, box, one], number) => {
       const frame = drawing.getBoundingClientRect(), scale = frame.width / 360;
       if (box.left < frame.left - 3 || box.right > frame.right + 3) found.cut.push(words);
+      if (box.top < frame.top - 3 || box.bottom > frame.bottom + 3) found.cut.push(words);
       if (parseFloat(getComputedStyle(one).fontSize) * scale < 10) found.small.push(words);
       for (const [others, other] of boxes.slice(0, number)) {
         const wide = Math.min(box.right, other.right) - Math.max(box.left, other.left);
@@ -74,7 +75,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "机器学习理论与应用研究方法综述大全",
         *"abcdefg",
     )
-    page_of(folder / "run", run_files(production=True, names=names))
+    teachers = tuple(f"{name}{copy}" for copy in ("", " copy-2") for name in ("appnp", "sage-mean", "sage-gcn"))
+    further = ("student, validation nodes taught",)
+    page_of(folder / "run", run_files(production=True, names=names, teachers=teachers, further=further))
     page_of(folder / "small", run_files())
     seeds = write_seeds(folder / "seeds")
     files = []

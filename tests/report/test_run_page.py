@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,18 @@ def test_teacher_from_a_file(tmp_path: Path) -> None:
     assert "prod 77.4 % production mix plain MLP 57.4 %" in shown
 
 
+def test_teacher_of_code(tmp_path: Path) -> None:
+    """A program is named by its path, from anywhere; of a method without a teacher no code is named."""
+    files = run_files()
+    files["settings"] += '[teacher]\nmodule = ""\nweights = "/a b/net.pt2"\n'
+    shown = words(page_of(tmp_path, files))
+    assert "In this folder, with the same versions, this makes the run again" in shown
+    assert "--config config.toml --teacher-weights '/a b/net.pt2' --out again" in shown
+    files = run_files(teacher=False)
+    files["settings"] += '[teacher]\nmodule = "model:net"\n'
+    assert "--teacher-module" not in words(page_of(tmp_path / "none", files))
+
+
 def test_older_run_says_what_is_missing(tmp_path: Path) -> None:
     """Without breakdown and metrics the rest is shown, and the gaps are named; nothing is made up."""
     files = run_files()
@@ -221,6 +234,53 @@ def test_many_classes(tmp_path: Path) -> None:
     assert all(f">{name}<" in page for name in names)
     assert "Which classes it confuses" not in page
     assert len(page) < 500_000
+
+
+MANY = ("appnp", "gcn", "sage-mean", "sage-gcn", "sage-mean copy-2")
+STAGES = ("student, first stage", "student, validation nodes taught")
+
+
+def _lines(page: str, chart: str) -> dict[str, tuple[str, str | None]]:
+    """The lines of a chart by the name that they tell: their colour and their dashes."""
+    drawing = next(one for one in tree(page).iter() if one.get("id") == chart)
+    curves = [one for one in drawing.iter() if one.tag.endswith("}polyline") and "curve" in one.get("class", "")]
+    return {one[0].text or "": (one.get("class", ""), one.get("stroke-dasharray")) for one in curves}
+
+
+def test_every_line_of_training_has_a_name(tmp_path: Path) -> None:
+    """ "4 teachers" stood at the last of four lines, one of which had not even been used."""
+    page = page_of(tmp_path, run_files(teachers=MANY, further=STAGES))
+    for chart in ("val-accuracy", "val-loss"):
+        lines = _lines(page, chart)
+        assert set(lines) == {*MANY, "student", "plain MLP", "first stage", "student, refit"}
+        assert len(set(lines.values())) == len(lines), "equal colour and equal dashes"
+        assert lines["student"] == ("student curve", None)
+        assert lines["student, refit"][0] == "student curve"
+        drawing = next(one for one in tree(page).iter() if one.get("id") == chart)
+        named = [one.text for one in drawing.iter() if one.get("class", "").endswith("-text end")]
+        assert sorted(named) == sorted(lines)
+    shown = words(page)
+    assert "Of the forms of one teacher (sage-mean, sage-gcn) the best on validation taught." in shown
+    assert "'student, refit' had learned from the validation nodes" in shown
+    assert "Terms of the student's training loss (first stage)" in shown
+    one = page_of(tmp_path / "one", run_files())
+    assert set(_lines(one, "val-accuracy")) == {"teacher", "student", "plain MLP"}
+    assert "forms of one teacher" not in words(one)
+
+
+def test_names_of_lines_stand_beside_the_plot(tmp_path: Path) -> None:
+    """At the end of a line that stops early a name lay on the marks of the others."""
+    files = run_files(teachers=MANY, further=STAGES)
+    files["metrics"] = [line for line in files["metrics"] if line["stage"] != "teacher gcn" or line["epoch"] < 4]
+    drawing = next(one for one in tree(page_of(tmp_path, files)).iter() if one.get("id") == "val-loss")
+    marks = [one for one in drawing.iter() if one.tag.rpartition("}")[2] in ("circle", "polygon", "rect")]
+    ends = [float(one.get("x", 0)) for one in drawing.iter() if one.get("class", "").endswith("-text end")]
+    assert len(marks) == len(ends) == 9
+    edges = [float(corner.split(",")[0]) for one in marks for corner in one.get("points", "").split()]
+    edges += [float(one.get("cx") or one.get("x") or 0) + 8 for one in marks]
+    assert max(edges) < min(ends)
+    heights = sorted(float(one.get("y", 0)) for one in drawing.iter() if one.get("class", "").endswith("-text end"))
+    assert min(b - a for a, b in pairwise(heights)) >= 12
 
 
 def test_damaged_lines_are_counted(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from graph2mlp.teachers.load_own import load_own_teacher
 from graph2mlp.teachers.own import OwnTeacher
 from tests.cli import assert_one_line_error, distill, invoke, result_of
 from tests.graphs import CLASSES, FEATURES, community_graph, save_npz
+from tests.report.folders import tree, words
 
 CODE = """
 import torch
@@ -274,6 +276,20 @@ def test_exported_program(tmp_path: Path) -> None:
     assert_one_line_error(distill("tiny.npz", tmp_path / "s", "--method", "glnn", *fixed), "dynamic numbers of nodes")
 
 
+def test_the_command_on_the_page_names_the_code(tmp_path: Path) -> None:
+    """Without --teacher-module it was refused, and in the run's folder, where it sent the reader, no module lies."""
+    out = tmp_path / "run"
+    assert distill("tiny.npz", out, "--method", "glnn", *OWN).exit_code == 0
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "Where Python can import 'g2m_mine' (in its folder, or with that in PYTHONPATH)" in words(page)
+    command = next(one for one in tree(page).iter("code") if (one.text or "").startswith("graph2mlp distill"))
+    assert "--teacher-module g2m_mine:Net" in str(command.text)
+    again = [one.replace("RUN", str(out)) for one in shlex.split(str(command.text))[1:-1]]
+    done = invoke(*again, tmp_path / "again")
+    assert done.exit_code == 0, done.output
+    assert result_of(tmp_path / "again")["fingerprint"] == result_of(out)["fingerprint"]
+
+
 def test_untrained_teacher_is_refused_unless_forced(tmp_path: Path) -> None:
     """Forgotten or mixed-up weights cost a whole run, and the student looks bad for it."""
     graph = community_graph()
@@ -291,7 +307,7 @@ BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "no colon": (("--teacher-module", "g2m_mine"), ("MODULE:NAME",)),
     "a file": (("--teacher-module", "g2m_mine.py:Net"), ("write g2m_mine:Net",)),
     "no weights": (("--teacher-module", "g2m_mine:Opposite"), ("no --teacher-weights",)),
-    "no such module": (("--teacher-module", "g2m_absent:Net"), ("Cannot import", "g2m_absent")),
+    "no such module": (("--teacher-module", "g2m_absent:Net"), ("Cannot import 'g2m_absent'", "PYTHONPATH")),
     "no such name": (("--teacher-module", "g2m_mine:Nets"), ("no 'Nets'", "Net")),
     "a number": (("--teacher-module", "g2m_mine:number"), ("int",)),
     "gives nothing": (("--teacher-module", "g2m_mine:odd"), ("needs 'heads'",)),
