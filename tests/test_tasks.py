@@ -180,19 +180,24 @@ def test_from_file_to_answers(task: str, sparse: bool, tmp_path: Path) -> None:
         "--json", tmp_path / "b.json", "--html", tmp_path / "b.html",
     )  # fmt: skip
     assert measured.exit_code == 0, measured.output
-    shown = " ".join(measured.stdout.split()) + words((tmp_path / "b.html").read_text(encoding="utf-8"))
-    for text in (
-        f"{TASKS[task].metric} agree",
-        TASKS[task].same.format("the teacher with all its neighbours"),
-        TASKS[task].same.format("its answers at export"),
-        f"{capital(TASKS[task].metric)} against latency",
-        f"reported {TASKS[task].metric}, %",
-    ):
-        assert text in shown
-    assert not re.search(r"accuracy|\bacc\b|same label", shown)
+    _check_words(task, " ".join(measured.stdout.split()) + words((tmp_path / "b.html").read_text(encoding="utf-8")))
     rows = {row["what"]: row for row in json.loads((tmp_path / "b.json").read_text())["rows"]}
     assert rows["bundle, run only"]["accuracy"] == pytest.approx(rows["student, torch"]["accuracy"], abs=1e-6)
     assert rows["teacher, k-hop fetch"]["agreement"] == 1.0
+
+
+def _check_words(task: str, shown: str) -> None:
+    """A bench and its page name the metric and the kind of agreement of the task, and of no other."""
+    kind = TASKS[task]
+    for text in (
+        f"{kind.metric} agree",
+        kind.same.format("the teacher with all its neighbours"),
+        kind.same.format("its answers at export"),
+        f"{capital(kind.metric)} against latency",
+        f"reported {kind.metric}, %",
+    ):
+        assert text in shown
+    assert not re.search(r"accuracy|\bacc\b|same label", shown)
 
 
 @pytest.mark.parametrize("task", OTHERS)
