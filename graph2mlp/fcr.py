@@ -17,8 +17,13 @@ from torch import Tensor
 
 from graph2mlp.data.graph import GraphData
 from graph2mlp.errors import ConfigError
+from graph2mlp.structure.tall import column_blocks
 
 __all__ = ["FeatureContribution", "feature_contribution", "label_propagation"]
+
+_NUMBERS = 1 << 22
+"""Nodes times classes up to which all classes are propagated at once; of a larger graph `_COLUMNS` of them."""
+_COLUMNS = 8
 
 
 @dataclass(frozen=True)
@@ -67,15 +72,21 @@ def label_propagation(graph: GraphData, *, iterations: int = 50, alpha: float = 
     if iterations < 1 or not 0 < alpha < 1:
         raise ConfigError(f"label propagation needs iterations >= 1 and alpha in (0, 1) (got {iterations}, {alpha})")
     train = graph.split.train
-    start = torch.zeros(graph.num_nodes, graph.num_classes)
-    start[train, graph.y[train]] = 1.0
+    out = torch.zeros(graph.num_nodes, graph.num_classes)
+    out[train, graph.y[train]] = 1.0
+    shares = out[train].mean(0)
     found = graph.in_neighbours
     weight = found.values()
     # In- and out-degree are the same where edges are stored both ways; elsewhere each end has its own.
     scale_in = found.strength().rsqrt()
     scale_out = torch.zeros(graph.num_nodes).index_add_(0, found.ids, weight).rsqrt()
     spread = found.matrix(scale_in[found.targets()] * scale_out[found.ids] * weight)
-    out, back = start, (1 - alpha) * start
-    for _ in range(iterations):
-        out = (spread @ out).mul_(alpha).add_(back)
-    return torch.where(out.sum(1, keepdim=True) > 0, out, start[train].mean(0))
+    # Classes do not meet, so those of a large graph need not be there at once.
+    for columns in column_blocks(out, graph.num_classes if out.numel() <= _NUMBERS else _COLUMNS):
+        part = out[:, columns]
+        back = (1 - alpha) * part
+        for _ in range(iterations):
+            part = (spread @ part).mul_(alpha).add_(back)
+        out[:, columns] = part
+    out[~(out.sum(1) > 0)] = shares
+    return out

@@ -82,6 +82,16 @@ def test_propagation_reads_training_labels_only(dense_graph: GraphData) -> None:
     assert torch.equal(label_propagation(dense_graph), label_propagation(replace(dense_graph, y=y)))
 
 
+def test_classes_of_a_large_graph_are_propagated_in_turn(
+    dense_graph: GraphData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They do not meet, so it makes no difference but to memory."""
+    want = label_propagation(dense_graph)
+    monkeypatch.setattr("graph2mlp.fcr._NUMBERS", 0)
+    monkeypatch.setattr("graph2mlp.fcr._COLUMNS", 2)
+    torch.testing.assert_close(label_propagation(dense_graph), want)
+
+
 def test_propagation_learns_from_edges() -> None:
     """The communities are in the edges: far above chance (1/3)."""
     graph = community_graph()
