@@ -76,20 +76,27 @@ def smoothed_features(graph: GraphData, *, dim: int, seed: int, steps: int = 2) 
             "to smooth. Use structure.encoder=laplacian."
         )
     count = min(dim, int((values > _ROUNDING * values[0]).sum()))
-    # The product, not U S of the decomposition, so that a row of zeros stays exactly that.
+    return _scaled(_turned(rows, turn[:, :count]), connected, dim)
+
+
+def _turned(rows: Tensor, onto: Tensor) -> Tensor:
+    """`rows @ onto`, not U S of the decomposition, so that a row of zeros stays exactly that; large ones in place."""
     if len(rows) <= LARGE:
-        rows = rows @ turn[:, :count]
-    else:
-        turn_(rows, turn[:, :count])
-        rows = rows[:, :count]
+        return rows @ onto
+    turn_(rows, onto)
+    return rows[:, : onto.size(1)]
+
+
+def _scaled(rows: Tensor, connected: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Rows `[N, k]` of length 1 with fixed signs of their columns, filled up with zeros -> `[N, dim]`; and `known`."""
     largest = torch.stack([column[column.abs().argmax()] for column in rows.T])
     rows *= torch.sign(largest)
     length = rows.norm(dim=1, keepdim=True)
     known = connected & (length.squeeze(1) > _ROUNDING * length.max())
     rows /= length
     rows[~known] = 0
-    out = torch.zeros(graph.num_nodes, dim)
-    out[:, :count] = rows
+    out = torch.zeros(len(rows), dim)
+    out[:, : rows.size(1)] = rows
     return out, known
 
 
