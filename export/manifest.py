@@ -160,9 +160,7 @@ class BundleManifest:
 
     def to_json(self) -> str:
         value = asdict(self)
-        if (
-            not self.feature_names
-        ):  # so that a bundle without names is, byte by byte, what it was before there were some
+        if not self.feature_names:  # a bundle without names is, byte by byte, what it was before there were some
             del value["feature_names"]
         return json.dumps(value, indent=2, allow_nan=False) + "\n"
 

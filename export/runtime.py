@@ -227,8 +227,7 @@ class Predictor:
             kind = self.manifest.kind
             return check_rounded(sample["logits"], answer.logits, tolerance, what=what, kind=kind).max_abs
         unit = sample.get("unit")  # of quantities; a bundle of before has none
-        shape = answer.logits.shape[1:]
-        if unit is not None and (unit.dtype.kind != "f" or unit.shape != shape or not (unit > 0).all()):
+        if unit is not None and not _are_units(unit, answer.logits.shape[1]):
             raise BundleError(f"{self.bundle.path}: 'unit' of sample.npz must hold a positive number per quantity.")
         difference = compare_logits(sample["logits"], answer.logits, atol=ATOL, what=what, unit=unit)
         if self.manifest.kind is not CLASSIFICATION:
@@ -287,6 +286,10 @@ def main(arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _are_units(unit: NDArray[Any], count: int) -> bool:
+    return unit.dtype.kind == "f" and unit.shape == (count,) and bool((np.isfinite(unit) & (unit > 0)).all())
 
 
 def _check_finite(name: str, values: Floats) -> None:

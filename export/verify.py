@@ -57,7 +57,7 @@ def check_parity(
         ParityError: see `compare_logits`.
     """
     engines = _engines(model)
-    inputs, kind = set(engines[0].inputs), TASKS[student.spec.task]
+    inputs, kind, unit = set(engines[0].inputs), TASKS[student.spec.task], output_unit(student)
     worst = Difference(rows=0, max_abs=0.0, max_scaled=0.0, ties=0)
     ties = 0
     for size in batch_sizes:
@@ -68,7 +68,7 @@ def check_parity(
             for engine in engines:
                 logits, *others = engine.run(feeds)
                 what = f"At batch size {size} the exported file{' in numpy' if engine.name == 'numpy' else ''}"
-                found = compare_logits(expected, logits, atol=atol, what=what, unit=output_unit(student))
+                found = compare_logits(expected, logits, atol=atol, what=what, unit=unit)
                 # Of quantities there is nothing else. The negation also refuses NaN.
                 if others and not np.abs(kind.probabilities(expected) - others[0]).max() <= atol:
                     raise ParityError(f"{what} gives other probabilities than the student's logits stand for.")

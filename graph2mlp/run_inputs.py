@@ -143,6 +143,6 @@ def _own_inputs(config: RunConfig, graph: GraphData, observed: GraphData) -> Inp
         graph = replace(graph, notes=(*graph.notes, unread))
     teacher.examine(observed)
     said = extract_knowledge(teacher, observed, name=config.teacher.label)
-    suspect = {} if config.teacher.weights else {"suspect": "It has no --teacher-weights: are its own trained ones?"}
+    suspect = {} if config.teacher.weights else {"suspect": "It has no --teacher-weights: was it trained at all?"}
     check_teaches(said, observed, force=config.teacher.force, **suspect)
     return Inputs(graph, observed, (said,), teacher)

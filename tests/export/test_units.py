@@ -47,7 +47,7 @@ def test_a_bundle_with_a_broken_unit_is_refused(tmp_path: Path) -> None:
     assert distill(source, tmp_path / "run", "--method", "glnn", "--set", "teacher.force=true").exit_code == 0
     assert invoke("export", tmp_path / "run", "--onnx").exit_code == 0
     bundle = open_bundle(tmp_path / "run" / "bundle")
-    for number, unit in enumerate(([1.0], [1.0, 0.0], [1.0, np.nan], ["a", "b"], [[1.0, 1.0]])):
+    for number, unit in enumerate(([1.0], [1.0, 0.0], [1.0, np.nan], [1.0, np.inf], ["a", "b"], [[1.0, 1.0]])):
         changed = _with_sample(bundle, tmp_path / str(number), {**bundle.sample(), "unit": np.array(unit)})
         with pytest.raises(BundleError, match="'unit' of sample.npz must hold a positive number per quantity"):
             Predictor(changed).self_check()
