@@ -95,7 +95,19 @@ def run_files(
         "machine": {"cpu": "a processor", "cores": "2"},
     }
     stages = ([f"teacher {name}" for name in teachers] if teacher else []) + ["student", *further, "mlp"]
-    metrics = [
+    parts = {
+        name: part(teacher=teacher, names=names) for name in (("tran", "ind", "cold") if production else ("test",))
+    }
+    if production:
+        del parts["cold"]["groups"]["degree"]
+    details = {"schema": 1, "classes": list(names), "parts": parts}
+    settings = 'graph = "mine.npz"\nmethod = "nosmog"\nseed = 0\n\n[train]\nlr = 0.0123\n'
+    return {"result": result, "breakdown": details, "settings": settings, "metrics": _metrics(stages)}
+
+
+def _metrics(stages: list[str]) -> list[dict[str, Any]]:
+    """Six epochs of each stage."""
+    return [
         {
             "stage": stage,
             "epoch": epoch,
@@ -107,14 +119,6 @@ def run_files(
         for stage in stages
         for epoch in range(1, 7)
     ]
-    parts = {
-        name: part(teacher=teacher, names=names) for name in (("tran", "ind", "cold") if production else ("test",))
-    }
-    if production:
-        del parts["cold"]["groups"]["degree"]
-    details = {"schema": 1, "classes": list(names), "parts": parts}
-    settings = 'graph = "mine.npz"\nmethod = "nosmog"\nseed = 0\n\n[train]\nlr = 0.0123\n'
-    return {"result": result, "breakdown": details, "settings": settings, "metrics": metrics}
 
 
 def write_folder(folder: Path, files: dict[str, Any]) -> Path:
