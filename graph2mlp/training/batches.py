@@ -84,25 +84,39 @@ class NodeBatches:
     An epoch ends after `train.epoch_rows` nodes. What was not reached is not remembered: the next epoch draws anew, so
     that a training goes on from its generator alone.
 
+    With `labelled`, each batch also holds up to a batch of training nodes, drawn anew: they are few, and would
+    otherwise be rare in every step.
+
     With `fanout`, each batch also holds up to so many random in-neighbours of each of its nodes, and the edges to them:
     a node's neighbourhood is drawn once per step, and is the same for student and teacher. With `partners`, it has one
     random neighbour for each node to be mixed with.
     """
 
     def __init__(
-        self, stage: Stage, generator: torch.Generator, *, every: bool, fanout: int = 0, partners: bool = False
+        self,
+        stage: Stage,
+        generator: torch.Generator,
+        *,
+        every: bool,
+        labelled: bool = False,
+        fanout: int = 0,
+        partners: bool = False,
     ) -> None:
         self.read, self.generator, self.size = RowReader(stage, generator), generator, stage.train.batch_size
         self.num_nodes = stage.graph.num_nodes
         self.pool = torch.nonzero(self.read.taught).squeeze(1) if every else stage.graph.split.train
         self.rows = stage.train.epoch_rows
-        self.fanout, self.partners = fanout, partners
+        self.labelled, self.fanout, self.partners = labelled, fanout, partners
+        self.train = stage.graph.split.train
         if fanout:
             self.neighbours = stage.graph.in_neighbours
 
     def __call__(self) -> Iterator[Batch]:
         order = self.pool[torch.randperm(len(self.pool), generator=self.generator)[: self.rows]]
-        for ids in _equal_parts(order, self.size):
+        for chosen in _equal_parts(order, self.size):
+            ids = chosen
+            if self.labelled:
+                ids = torch.cat([chosen, _some(self.train, self.size, self.generator)]).unique()
             batch = self._with_neighbours(ids) if self.fanout else self.read(ids)
             yield replace(batch, partners=self.read.partners(ids)) if self.partners else batch
 
@@ -160,7 +174,7 @@ class EdgeBatches:
     def __call__(self) -> Iterator[EdgeBatch]:
         order = torch.randperm(self.num_nodes, generator=self.generator)[: self.rows]
         for chosen in _equal_parts(order, self.size):
-            labelled = self.train[torch.randperm(len(self.train), generator=self.generator)[: self.size]]
+            labelled = _some(self.train, self.size, self.generator)
             source = torch.cat([chosen, labelled])
             negative = torch.randint(self.num_nodes, (len(source),), generator=self.generator)
             neighbour = random_neighbours(self.neighbours, source, self.generator)
@@ -172,6 +186,11 @@ class EdgeBatches:
 def random_neighbours(neighbours: Neighbours, ids: Tensor, generator: torch.Generator) -> Tensor:
     """One random in-neighbour of each node `ids [B]`; itself where it has none."""
     return neighbours.sample(ids, torch.rand(len(ids), generator=generator))
+
+
+def _some(ids: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """At most `most` of `ids`, in random order."""
+    return ids[torch.randperm(len(ids), generator=generator)[:most]]
 
 
 def _equal_parts(order: Tensor, most: int) -> tuple[Tensor, ...]:

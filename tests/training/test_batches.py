@@ -41,6 +41,32 @@ def test_each_node_once_per_epoch(every: bool, tiny_graph: GraphData) -> None:
     assert [id_ for batch in again() for id_ in batch.ids.tolist()] == orders[0]
 
 
+def test_every_batch_may_hold_the_labelled_nodes(tiny_graph: GraphData) -> None:
+    """Once each, beside those whose turn it is; all others still once per epoch."""
+    stage = _stage(tiny_graph)
+    stage = replace(stage, train=replace(stage.train, batch_size=20))
+    train = set(stage.graph.split.train.tolist())
+    seen: Counter[int] = Counter()
+    batches = list(NodeBatches(stage, _generator(), every=True, labelled=True)())
+    assert len(batches) == 4
+    for batch in batches:
+        ids = batch.ids.tolist()
+        assert len(ids) == len(set(ids))
+        assert train <= set(ids)
+        assert torch.equal(batch.labelled(), torch.isin(batch.ids, stage.graph.split.train))
+        seen.update(set(ids) - train)
+    assert seen == Counter(set(range(61)) - train)
+
+
+def test_of_many_labelled_nodes_a_batch_holds_some(tiny_graph: GraphData) -> None:
+    """As many as its own rows at most, others at every step."""
+    stage = _stage(tiny_graph)
+    stage = replace(stage, train=replace(stage.train, batch_size=2))
+    assert len(stage.graph.split.train) > 4
+    for batch in NodeBatches(stage, _generator(), every=True, labelled=True)():
+        assert 2 <= len(batch.ids) <= 4
+
+
 def test_labels_are_hidden_off_the_training_set(dense_graph: GraphData) -> None:
     """Even validation labels, which the observed graph still holds for model selection."""
     stage = _stage(dense_graph)
