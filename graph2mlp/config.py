@@ -36,6 +36,9 @@ class StructureConfig:
     """laplacian, deepwalk (edges alone), smoothed (edges and features), or several joined as in laplacian+smoothed."""
     dim: int = 64
     """Width of a node's vector, shared by the joined encoders."""
+    answers: bool = False
+    """Whether the table also holds what the teacher says of a node's surroundings, in as many columns more as there are
+    classes, at most `dim` (`graph2mlp.structure.answers`)."""
 
     def __post_init__(self) -> None:
         check_encoder(self.encoder)
@@ -125,6 +128,7 @@ def resolve_config(
     given: dict[str, Any] = _read_toml(file) if file else {}
     if trusted:  # the settings of a run are all in its file, but those of a version that had fewer
         given.setdefault("teacher", {}).setdefault("frequencies", "labelled")
+        given.setdefault("structure", {}).setdefault("answers", False)
     arguments: dict[str, Any] = {"graph": graph, "method": method, "setting": setting, "seed": seed, "root": root}
     arguments |= {"undirected": undirected, "task": task, "deploy": deploy or None}
     top: dict[str, Any] = {"method": "blend", "setting": "transductive", "seed": 0, "root": None}
@@ -154,12 +158,17 @@ def resolve_config(
 
 def _at_odds(cls: type[Method], built: Mapping[str, Any]) -> Iterator[str]:
     """Settings that the method has no use for; a group that could not be built is None."""
-    loss, train = built["loss"], built["train"]
+    loss, train, structure = built["loss"], built["train"], built["structure"]
     if loss is not None and loss.used and not cls.needs_teacher:
         names = ", ".join(f"loss.{name}" for name in loss.used)
         yield (
             f"{names} compares with a teacher, but method '{cls.name()}' learns from none. "
             "Leave it out, or use a method with a teacher, such as glnn."
+        )
+    if structure is not None and structure.answers and not (cls.needs_teacher and cls.reads_structure):
+        yield (
+            f"structure.answers puts a teacher's answers into the table, but method '{cls.name()}' has no "
+            f"{'table' if cls.needs_teacher else 'teacher'}. Leave it out, or use nosmog or blend."
         )
     if train is not None and train.teach_val == "refit" and cls.first_stage is not Method.first_stage:
         yield (

@@ -29,6 +29,7 @@ from graph2mlp.run import Run, open_run, save_student
 from graph2mlp.run_folder import check_folder, claim_folder, is_complete, keep_if_resumable, locked_folder
 from graph2mlp.run_inputs import Inputs, check_same_inputs, read_inputs
 from graph2mlp.structure import encode_structure
+from graph2mlp.structure.answers import with_answers
 from graph2mlp.structure.table import StructureTable
 from graph2mlp.students.base import Student, StudentSpec
 from graph2mlp.teachers.cache import TrainedTeacher, obtain_teacher, save_teacher
@@ -45,7 +46,7 @@ from graph2mlp.training.journal import Journal
 from graph2mlp.training.loop import EpochLog, Fitted
 from graph2mlp.training.student import train_student
 
-__all__ = ["Inputs", "distill", "read_inputs", "student_stage"]
+__all__ = ["Inputs", "distill", "read_inputs", "structure_table", "student_stage"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +106,7 @@ def _run_stages(config: RunConfig, inputs: Inputs, out: Path, reporter: Reporter
     with memory_for("The teacher", "Give it more, take a smaller one (teacher.hidden), or give --knowledge."):
         teaching = _teach(config, inputs, out, journal, reporter)
     with memory_for("The structure table", "Give it more, lower structure.dim, or set structure.encoder=laplacian."):
-        table, structure_cost = _structure(config, inputs.observed, inputs.graph.num_nodes, out, reporter)
+        table, structure_cost = _structure(config, inputs, teaching.knowledge, out, reporter)
     with memory_for("The student", "Give it more, or lower train.batch_size, train.epoch_rows or student.hidden."):
         student, fitted, control = _learn(config, inputs, teaching.knowledge, table, out, journal, reporter)
     made = Finished(
@@ -243,7 +244,7 @@ def _taught_by_own(config: RunConfig, inputs: Inputs, teacher: OwnTeacher, out: 
 
 
 def _structure(
-    config: RunConfig, observed: GraphData, num_nodes: int, out: Path, reporter: Reporter
+    config: RunConfig, inputs: Inputs, knowledge: Sequence[TeacherKnowledge], out: Path, reporter: Reporter
 ) -> tuple[StructureTable | None, Cost]:
     if not config.hyper.reads_structure:
         return None, Cost()
@@ -251,13 +252,23 @@ def _structure(
     if cost_file.exists():  # written after the table: a run that goes on has it
         return StructureTable.load(table_file), Cost(**json.loads(cost_file.read_text(encoding="utf-8")))
     started, cpu_started = time.perf_counter(), time.process_time()
-    encoder, dim = config.structure.encoder, config.structure.dim
-    with reporter.work(f"structure ({encoder})"):
-        table = encode_structure(observed, encoder, dim=dim, seed=config.seed, num_nodes=num_nodes)
+    with reporter.work(f"structure ({config.structure.encoder})"):
+        table = structure_table(config, inputs.observed, knowledge, num_nodes=inputs.graph.num_nodes)
     table.save(table_file)
     cost = Cost(time.perf_counter() - started, time.process_time() - cpu_started)
     write_json(cost_file, asdict(cost))
     return table, cost
+
+
+def structure_table(
+    config: RunConfig, observed: GraphData, knowledge: Sequence[TeacherKnowledge], *, num_nodes: int
+) -> StructureTable:
+    """The table of the `observed` graph, over all `num_nodes` ids; row i of the `knowledge` is about its node i."""
+    encoder, dim, seed = config.structure.encoder, config.structure.dim, config.seed
+    table = encode_structure(observed, encoder, dim=dim, seed=seed, num_nodes=num_nodes)
+    if not config.structure.answers:
+        return table
+    return with_answers(table, observed, [one.logits for one in knowledge], most=dim, seed=seed)
 
 
 def _control(

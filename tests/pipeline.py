@@ -11,8 +11,8 @@ from torch import Tensor
 
 from graph2mlp.config import RunConfig, resolve_config
 from graph2mlp.data.graph import GraphData
+from graph2mlp.distill import structure_table
 from graph2mlp.methods.base import Stage
-from graph2mlp.structure import encode_structure
 from graph2mlp.structure.table import StructureTable
 from graph2mlp.students.base import Student, StudentSpec
 from graph2mlp.teachers.cache import obtain_teacher
@@ -59,8 +59,7 @@ def make_stage(config: RunConfig, graph: GraphData) -> tuple[Stage, StudentSpec]
         teachers = (obtain_teacher(observed, config.teacher, seed=config.seed).knowledge.aligned(observed),)
     table = None
     if config.hyper.reads_structure:
-        encoder, dim = config.structure.encoder, config.structure.dim
-        table = encode_structure(observed, encoder, dim=dim, seed=config.seed, num_nodes=graph.num_nodes)
+        table = structure_table(config, observed, teachers, num_nodes=graph.num_nodes)
     stage = Stage(
         graph=observed, teachers=teachers, structure=table, train=config.train, seed=config.seed, loss=config.loss
     )

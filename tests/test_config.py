@@ -142,15 +142,26 @@ def test_missing_file(tmp_path: Path) -> None:
         resolve_config(file=tmp_path / "absent.toml")
 
 
+@pytest.mark.parametrize(("method", "missing"), [("glnn", "table"), ("mlp", "teacher"), ("gsdn", "teacher")])
+def test_answers_need_a_teacher_and_a_table(method: str, missing: str) -> None:
+    """They would be asked for and left out."""
+    with pytest.raises(ConfigError, match=f"structure.answers .* '{method}' has no {missing}.*nosmog or blend"):
+        resolve_config(graph="digits", method=method, overrides=["structure.answers=true"])
+    assert resolve_config(graph="digits", method="nosmog", overrides=["structure.answers=true"]).structure.answers
+
+
 def test_a_run_of_before_there_was_a_setting_keeps_what_it_did(tmp_path: Path) -> None:
     """Resumed, its student would go on with other soft labels; a file of the user's takes today's default."""
     now = resolve_config(graph="digits")
     assert now.teacher.frequencies == "observed"
+    assert now.structure.answers
     file = tmp_path / "config.toml"
     lines = now.to_toml().splitlines(keepends=True)
-    file.write_text("".join(line for line in lines if not line.startswith("frequencies")))
+    file.write_text("".join(line for line in lines if not line.startswith(("frequencies", "answers"))))
     assert load_config(file).teacher.frequencies == "labelled"
+    assert not load_config(file).structure.answers
     assert resolve_config(file=file).teacher.frequencies == "observed"
+    assert resolve_config(file=file).structure.answers
     file.write_text(now.to_toml())
     assert load_config(file) == now
 

@@ -60,6 +60,10 @@ class Targets(ABC):
     def mean(self, logits: Tensor, weights: Tensor) -> Tensor:
         """Logits `[n, C]` whose answers are the mean of those of `logits [M, n, C]`, with weights `[M]`."""
 
+    @abstractmethod
+    def answers(self, logits: Tensor) -> Tensor:
+        """A new tensor `[n, C]`: what the logits say, in numbers of about 1."""
+
     def are_probabilities(self, values: Tensor) -> bool:
         """Whether `values [n, C]`, all that somebody said of a graph, are probabilities; a few rows do not tell."""
         return False
@@ -97,6 +101,9 @@ class Classes(Targets):
     def mean(self, logits: Tensor, weights: Tensor) -> Tensor:
         return torch.logsumexp(F.log_softmax(logits, dim=2) + weights.log().view(-1, 1, 1), dim=0)
 
+    def answers(self, logits: Tensor) -> Tensor:
+        return logits.softmax(1)
+
     def are_probabilities(self, values: Tensor) -> bool:
         return values.size(1) > 1 and bool((values >= 0).all()) and bool(((values.sum(1) - 1).abs() < 1e-3).all())
 
@@ -125,6 +132,9 @@ class Labels(Targets):
 
     def mean(self, logits: Tensor, weights: Tensor) -> Tensor:
         return torch.logit((logits.sigmoid() * weights.view(-1, 1, 1)).sum(0), eps=_EDGE)
+
+    def answers(self, logits: Tensor) -> Tensor:
+        return logits.sigmoid()
 
     def are_probabilities(self, values: Tensor) -> bool:
         """Logits of which none is negative or above 1 are hardly possible."""
@@ -159,6 +169,9 @@ class Quantities(Targets):
 
     def mean(self, logits: Tensor, weights: Tensor) -> Tensor:
         return (logits * weights.view(-1, 1, 1)).sum(0)
+
+    def answers(self, logits: Tensor) -> Tensor:
+        return (logits - self.center) / self.spread
 
     def output_scale(self) -> nn.Module:
         scale = OutputScale(len(self.center))

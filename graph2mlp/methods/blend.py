@@ -52,7 +52,7 @@ class Blend(NOSMOG):
     paper: ClassVar[str] = "ours; the objective is that of NOSMOG (Tian et al., ICLR 2023) and mixup along edges"
     defaults: ClassVar[Settings] = {
         "teacher": {"name": "appnp+gcn+sage", "frequencies": "observed"},
-        "structure": {"encoder": "laplacian+smoothed"},
+        "structure": {"encoder": "laplacian+smoothed", "answers": True},
         "student": {"input_dropout": 0.2, "structure_dropout": 0.5},
         "train": {"as_unseen": 0.3, "burn_in": 20, "average": 8.0, "teach_val": "known"},
     }

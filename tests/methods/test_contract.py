@@ -116,7 +116,8 @@ def test_regime_is_what_the_card_says(method: str, dense_graph: GraphData) -> No
     trained = run_method(method, dense_graph)
     assert trained.student.regime == method_card(method).regime
     assert (trained.table is not None) is method_class(method).reads_structure
-    logits = trained.student(StudentInput(torch.zeros(2, 12), torch.zeros(2, 4) if trained.table else None)).logits
+    structure = torch.zeros(2, trained.table.width) if trained.table else None
+    logits = trained.student(StudentInput(torch.zeros(2, 12), structure)).logits
     assert logits.shape == (2, 3)
 
 
