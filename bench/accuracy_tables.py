@@ -18,7 +18,8 @@ Row = Mapping[str, str]
 _BASELINE = ("glnn", "sage")
 _NAMES = {"test": "transductive"} | {part: f"production, `{part}`" for part in ("tran", "ind", "prod", "cold")}
 _COLUMNS = {"test": "transductive", "ind": "`ind`", "cold": "`cold`"}
-_LABELLED = "teacher.frequencies=labelled"
+_RECIPE = ("blend", "appnp+gcn+sage")
+_PLAIN_TABLE = "structure.answers=false"
 _NOISE = ("0.0", "0.1", "0.2", "0.3", "0.5", "0.8", "1.0")
 
 
@@ -86,21 +87,22 @@ def ablation_table() -> str:
 
 def frequencies_table() -> str:
     """`blend` with the class frequencies of the labelled nodes and with those of all, seed by seed."""
-    recipe = ("blend", "appnp+gcn+sage")
-    rows = [row for row in _accuracy() if (row["method"], row["teacher"]) == recipe]
-    seeds = [{_run_of(row) for row in rows if row["settings"] == changed} for changed in ("", _LABELLED)]
-    rows = [row for row in rows if _run_of(row) in seeds[0] & seeds[1]]
-    names = {_LABELLED: "", "": "observed"}  # `compare` compares with the runs that have no name
-    entries = compare([row | {"settings": names[row["settings"]]} for row in rows if row["settings"] in names], recipe)
-    before = {(entry.graph, entry.part): entry for entry in entries if not entry.settings}
     lines = []
-    for entry in entries:
-        if entry.settings:
-            pair = (before[entry.graph, entry.part], entry)
-            figures = [spread(one.rows, f"{who}_{entry.part}") for who in ("teacher", "student") for one in pair]
-            lines.append([entry.graph, _NAMES[entry.part], *figures, str(entry.baseline)])
+    for pair in _changes(before=f"{_PLAIN_TABLE} teacher.frequencies=labelled", after=_PLAIN_TABLE):
+        figures = [spread(one.rows, f"{who}_{one.part}") for who in ("teacher", "student") for one in pair]
+        lines.append([pair[1].graph, _NAMES[pair[1].part], *figures, str(pair[1].baseline)])
     who = [f"{who}, {how}" for who in ("teacher", "student") for how in ("labelled", "observed")]
     return markdown(["graph", "setting", *who, "student, difference"], lines)
+
+
+def answers_table() -> str:
+    """`blend` without and with the teacher's answers in its table, seed by seed."""
+    lines = []
+    for pair in _changes(before=_PLAIN_TABLE, after=""):
+        figures = [spread(one.rows, f"student_{one.part}") for one in pair]
+        teacher = spread(pair[1].rows, f"teacher_{pair[1].part}")
+        lines.append([pair[1].graph, _NAMES[pair[1].part], teacher, *figures, str(pair[1].baseline)])
+    return markdown(["graph", "setting", "teacher", "student, without", "student, with", "difference"], lines)
 
 
 def noise_table() -> str:
@@ -131,6 +133,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "accuracy": compact_table,
     "ablation": ablation_table,
     "frequencies": frequencies_table,
+    "answers": answers_table,
     "every accuracy": full_table,
     "paired": paired_table,
     "noise": noise_table,
@@ -146,6 +149,20 @@ def _accuracy() -> list[dict[str, str]]:
 def _entries() -> list[Entry]:
     """Runs with the defaults; others belong to the table of changes."""
     return compare([row for row in _accuracy() if not row["settings"]], _BASELINE)
+
+
+def _changes(*, before: str, after: str) -> list[tuple[Entry, Entry]]:
+    """The recipe with settings `before` and `after`, for each graph and part, over the seeds both were run with.
+
+    The second is compared with the first.
+    """
+    rows = [row for row in _accuracy() if (row["method"], row["teacher"]) == _RECIPE]
+    seeds = [{_run_of(row) for row in rows if row["settings"] == settings} for settings in (before, after)]
+    rows = [row for row in rows if _run_of(row) in seeds[0] & seeds[1]]
+    names = {before: "", after: "changed"}  # `compare` compares with the runs that have no name
+    entries = compare([row | {"settings": names[row["settings"]]} for row in rows if row["settings"] in names], _RECIPE)
+    first = {(entry.graph, entry.part): entry for entry in entries if not entry.settings}
+    return [(first[entry.graph, entry.part], entry) for entry in entries if entry.settings]
 
 
 def _run_of(row: Row) -> tuple[str, ...]:

@@ -36,12 +36,7 @@ def with_answers(
     Raises:
         DataError: fewer than 3 nodes have edges.
     """
-    weights = torch.full((len(logits),), 1 / len(logits))
-    said = graph.targets.answers(graph.targets.mean(torch.stack(list(logits)), weights))
-    adjacency, _connected = normalised_adjacency(graph, self_loops=True)
-    total = adjacency @ torch.ones(graph.num_nodes, 1)
-    for columns in column_blocks(said, _COLUMNS):
-        said[:, columns] = (adjacency @ said[:, columns]) / total.clamp(min=torch.finfo().tiny)
+    said = _around(graph, logits)
     if said.size(1) > most:
         said = said @ _leading_directions(said, most, seed)
     rows = torch.zeros(len(table.rows), table.width + said.size(1))
@@ -49,6 +44,19 @@ def with_answers(
     rows[graph.node_ids, table.width :] = said
     rows[~table.known] = 0
     return StructureTable(f"{table.encoder}+answers", rows, table.known)
+
+
+def _around(graph: GraphData, logits: Sequence[Tensor]) -> Tensor:
+    """The mean answer of the teachers, averaged over each node and its neighbours, `[N_observed, C]`."""
+    joined = logits[0]
+    if len(logits) > 1:
+        joined = graph.targets.mean(torch.stack(list(logits)), torch.full((len(logits),), 1 / len(logits)))
+    said = graph.targets.answers(joined)
+    adjacency, _connected = normalised_adjacency(graph, self_loops=True)
+    total = (adjacency @ torch.ones(graph.num_nodes, 1)).clamp(min=torch.finfo().tiny)  # no edges, no weight
+    for columns in column_blocks(said, _COLUMNS):
+        said[:, columns] = (adjacency @ said[:, columns]) / total
+    return said
 
 
 def _leading_directions(rows: Tensor, count: int, seed: int) -> Tensor:
