@@ -88,9 +88,10 @@ def ablation_table() -> str:
 def frequencies_table() -> str:
     """`blend` with the class frequencies of the labelled nodes and with those of all, seed by seed."""
     lines = []
-    for pair in _changes(before=f"{_PLAIN_TABLE} teacher.frequencies=labelled", after=_PLAIN_TABLE):
-        figures = [spread(one.rows, f"{who}_{one.part}") for who in ("teacher", "student") for one in pair]
-        lines.append([pair[1].graph, _NAMES[pair[1].part], *figures, str(pair[1].baseline)])
+    for first, second in _changes(before=f"{_PLAIN_TABLE} teacher.frequencies=labelled", after=_PLAIN_TABLE):
+        part = second.part
+        figures = [spread(one.rows, f"{who}_{part}") for who in ("teacher", "student") for one in (first, second)]
+        lines.append([second.graph, _NAMES[part], *figures, str(second.baseline)])
     who = [f"{who}, {how}" for who in ("teacher", "student") for how in ("labelled", "observed")]
     return markdown(["graph", "setting", *who, "student, difference"], lines)
 
@@ -98,10 +99,11 @@ def frequencies_table() -> str:
 def answers_table() -> str:
     """`blend` without and with the teacher's answers in its table, seed by seed."""
     lines = []
-    for pair in _changes(before=_PLAIN_TABLE, after=""):
-        figures = [spread(one.rows, f"student_{one.part}") for one in pair]
-        teacher = spread(pair[1].rows, f"teacher_{pair[1].part}")
-        lines.append([pair[1].graph, _NAMES[pair[1].part], teacher, *figures, str(pair[1].baseline)])
+    for first, second in _changes(before=_PLAIN_TABLE, after=""):
+        part = second.part
+        students = [spread(one.rows, f"student_{part}") for one in (first, second)]
+        teacher = spread(second.rows, f"teacher_{part}")
+        lines.append([second.graph, _NAMES[part], teacher, *students, str(second.baseline)])
     return markdown(["graph", "setting", "teacher", "student, without", "student, with", "difference"], lines)
 
 

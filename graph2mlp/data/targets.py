@@ -62,7 +62,8 @@ class Targets(ABC):
 
     @abstractmethod
     def answers(self, logits: Tensor) -> Tensor:
-        """A new tensor `[n, C]`: what the logits say, in numbers of about 1."""
+        """What the logits say, as a new tensor `[n, C]`: probabilities, or quantities in deviations of the training
+        nodes, so numbers of about 1 whatever the unit."""
 
     def are_probabilities(self, values: Tensor) -> bool:
         """Whether `values [n, C]`, all that somebody said of a graph, are probabilities; a few rows do not tell."""

@@ -45,13 +45,13 @@ class Blend(NOSMOG):
     observed test nodes, hidden from table and student and asked by their neighbours, by the probability that the
     teacher, who knew them, gives to the student's class, so without a label (two to five seeds): Cora 77.0 -> 78.2 %,
     CiteSeer 67.8 -> 69.2, Amazon Computers 85.5 -> 86.1, Amazon Photo 90.6 -> 91.0; without edges 0.2 less on the first
-    two. The estimated frequencies were judged on halves of the
-    validation nodes that had not fitted them, each class weighted to its estimated frequency (the teacher's answers,
-    transductive, ten seeds, of Amazon Computers three): Cora 82.8 -> 84.2 %, CiteSeer 73.3 -> 73.8, Amazon Photo
-    92.2 -> 92.6, Amazon Computers 87.7 -> 89.5; to weight the choice of the epoch like that changed nothing. The other
-    points were chosen earlier on Cora, CiteSeer and digits with their test figures in view. The teachers' weights are
-    fitted on the validation nodes, so the teacher's own validation accuracy is a little too good; and where those are
-    drawn class by class, it says how often each class is answered right, not how often a node is.
+    two; what test nodes gain by it is uneven (`docs/accuracy.md`). The estimated frequencies were judged on halves of
+    the validation nodes that had not fitted them, each class weighted to its estimated frequency (the teacher's
+    answers, transductive, ten seeds, of Amazon Computers three): Cora 82.8 -> 84.2 %, CiteSeer 73.3 -> 73.8, Amazon
+    Photo 92.2 -> 92.6, Amazon Computers 87.7 -> 89.5; to weight the choice of the epoch like that changed nothing. The
+    other points were chosen earlier on Cora, CiteSeer and digits with their test figures in view. The teachers' weights
+    are fitted on the validation nodes, so the teacher's own validation accuracy is a little too good; and where those
+    are drawn class by class, it says how often each class is answered right, not how often a node is.
     """
 
     paper: ClassVar[str] = "ours; the objective is that of NOSMOG (Tian et al., ICLR 2023) and mixup along edges"

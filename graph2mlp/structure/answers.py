@@ -27,7 +27,8 @@ def with_answers(
 
     `q_i = sum_j a_ij p_j / sum_j a_ij` over node i and its neighbours, `a_ij = w_ij / sqrt(d_i d_j)` as in a GCN, and
     p the mean of the teachers' answers: probabilities of classes and labels, quantities in deviations of the training
-    nodes. A new node gets the mean of its neighbours' rows, as ever, and so hears of what is two hops away.
+    nodes. Ours; what it gives and takes is measured in `docs/accuracy.md`. A new node gets the mean of its
+    neighbours' rows, as ever, and so hears of what is two hops away.
 
     `logits`, each `[N_observed, C]`, speak of the nodes of the observed `graph`. More than `most` answers are turned
     onto their leading `most` directions (randomised singular value decomposition). A node the table does not know stays

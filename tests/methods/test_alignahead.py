@@ -220,3 +220,15 @@ def test_impossible_settings_are_refused(values: dict[str, Any]) -> None:
     """At once, with the values in the message."""
     with pytest.raises(ConfigError, match="alignahead"):
         Alignahead(**values)
+
+
+def test_every_batch_holds_labelled_nodes(dense_graph: GraphData) -> None:
+    """Where they are few, soft labels of networks that know nothing yet would otherwise outweigh them."""
+    config = small_config("alignahead", overrides=["train.batch_size=12"])
+    stage, spec = make_stage(config, dense_graph)
+    generator = torch.Generator().manual_seed(0)
+    team = config.hyper.team(config.hyper.student(spec), stage, generator, {})
+    assert team is not None
+    batches = list(team.batches())
+    assert len(batches) > 1
+    assert all(torch.isin(stage.graph.split.train, batch.ids).all() for batch in batches)

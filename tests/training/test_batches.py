@@ -59,7 +59,7 @@ def test_every_batch_may_hold_the_labelled_nodes(tiny_graph: GraphData) -> None:
 
 
 def test_of_many_labelled_nodes_a_batch_holds_some(tiny_graph: GraphData) -> None:
-    """As many as its own rows at most, others at every step."""
+    """As many as its own rows at most."""
     stage = _stage(tiny_graph)
     stage = replace(stage, train=replace(stage.train, batch_size=2))
     assert len(stage.graph.split.train) > 4
