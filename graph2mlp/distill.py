@@ -17,6 +17,7 @@ from graph2mlp.atomic import write_json
 from graph2mlp.config import RunConfig
 from graph2mlp.console import Reporter
 from graph2mlp.data.graph import GraphData
+from graph2mlp.device import CPU, device_name
 from graph2mlp.errors import ConfigError
 from graph2mlp.evaluation import evaluate_knowledge, evaluate_teacher
 from graph2mlp.losses.extra import LossConfig
@@ -50,6 +51,22 @@ __all__ = ["Inputs", "distill", "read_inputs", "structure_table", "student_stage
 
 
 @dataclass(frozen=True, eq=False)
+class _Work:
+    """What every stage of a run works with: its settings and inputs, where it writes and says, where networks learn."""
+
+    config: RunConfig
+    inputs: Inputs
+    out: Path
+    journal: Journal
+    reporter: Reporter
+    device: torch.device
+
+    def checkpoint(self, name: str) -> Checkpoint:
+        """Of the loop `name`."""
+        return Checkpoint(self.out / "checkpoint" / f"{name}.safetensors")
+
+
+@dataclass(frozen=True, eq=False)
 class _Teaching:
     """What the student learns from, and how good that is."""
 
@@ -67,8 +84,11 @@ def distill(
     reporter: Reporter | None = None,
     force: bool = False,
     resume: bool = False,
+    device: torch.device = CPU,
 ) -> Run:
     """Run every stage of `config` into the folder `out`; with `resume`, go on from what is already there.
+
+    Built-in teachers and the student learn on `device`; all else is the CPU's.
 
     The folder is finished when `result.json` is in it. `report.html` follows; it is made from the files of the folder
     and, should it be missing, made again by `resume`. A new folder of a run that fails by a
@@ -93,24 +113,24 @@ def distill(
             with keep_if_resumable(out, new=new), torch_threads(training_threads(inputs.observed)):
                 for note in inputs.graph.notes:
                     reporter.say(f"note: {inputs.graph.name}: {note}")
-                _run_stages(config, inputs, out, reporter)
+                _run_stages(_Work(config, inputs, out, Journal(out / "metrics.jsonl"), reporter, device))
         shutil.rmtree(out / "checkpoint", ignore_errors=True)
         if not (out / PAGE).exists():  # after the run is complete: a fault in a picture must not cost the training
             write_report(out)
         return open_run(out)
 
 
-def _run_stages(config: RunConfig, inputs: Inputs, out: Path, reporter: Reporter) -> None:
-    check_same_inputs(inputs, out / "checkpoint" / "inputs.json")
-    journal = Journal(out / "metrics.jsonl")
+def _run_stages(work: _Work) -> None:
+    config, out = work.config, work.out
+    check_same_inputs(work.inputs, out / "checkpoint" / "inputs.json", work.device.type)
     with memory_for("The teacher", "Give it more, take a smaller one (teacher.hidden), or give --knowledge."):
-        teaching = _teach(config, inputs, out, journal, reporter)
+        teaching = _teach(work)
     with memory_for("The structure table", "Give it more, lower structure.dim, or set structure.encoder=laplacian."):
-        table, structure_cost = _structure(config, inputs, teaching.knowledge, out, reporter)
+        table, structure_cost = _structure(work, teaching.knowledge)
     with memory_for("The student", "Give it more, or lower train.batch_size, train.epoch_rows or student.hidden."):
-        student, fitted, control = _learn(config, inputs, teaching.knowledge, table, out, journal, reporter)
+        student, fitted, control = _learn(work, teaching.knowledge, table)
     made = Finished(
-        graph=inputs.graph,
+        graph=work.inputs.graph,
         knowledge=teaching.knowledge,
         teacher=teaching.summary,
         model=teaching.model,
@@ -119,7 +139,8 @@ def _run_stages(config: RunConfig, inputs: Inputs, out: Path, reporter: Reporter
         fitted=fitted,
         control=control,
         costs={"teacher": teaching.cost, "structure": structure_cost},
-        deployed=inputs.deployed,
+        deployed=work.inputs.deployed,
+        device=device_name(work.device),
     )
     with memory_for("The report", "Give it more: what was learned is kept."):
         result, details = run_result(config, made)
@@ -129,20 +150,14 @@ def _run_stages(config: RunConfig, inputs: Inputs, out: Path, reporter: Reporter
 
 
 def _learn(
-    config: RunConfig,
-    inputs: Inputs,
-    knowledge: tuple[TeacherKnowledge, ...],
-    table: StructureTable | None,
-    out: Path,
-    journal: Journal,
-    reporter: Reporter,
+    work: _Work, knowledge: tuple[TeacherKnowledge, ...], table: StructureTable | None
 ) -> tuple[Student, Fitted, Student]:
     """The student with what its training cost, and the plain MLP."""
-    stage, spec = student_stage(config, inputs, knowledge, table)
+    config, journal = work.config, work.journal
+    stage, spec = student_stage(config, work.inputs, knowledge, table, device=work.device)
     # A mini-batch is small whatever the graph: threads would meet after each of its operations.
-    threads = training_threads(inputs.observed) if config.hyper.whole_graph_steps else 1
-    with torch_threads(threads), reporter.training(f"student ({config.method})", config.train.epochs) as progress:
-        checkpoint = Checkpoint(out / "checkpoint" / "student.safetensors")
+    threads = training_threads(work.inputs.observed) if config.hyper.whole_graph_steps else 1
+    with torch_threads(threads), work.reporter.training(f"student ({config.method})", config.train.epochs) as progress:
         logs = {
             "log": journal.stage("student", progress),
             "first_log": journal.stage("student, first stage", progress),
@@ -150,15 +165,20 @@ def _learn(
         }
         parallel.call_crew()
         with parallel.together():
-            student, fitted = train_student(config.hyper, spec, stage, **logs, checkpoint=checkpoint)
-    save_student(student, out / "student.safetensors")
-    control = _control(config, spec, stage, out, journal, reporter)
-    save_student(control, out / "mlp.safetensors")
+            student, fitted = train_student(config.hyper, spec, stage, **logs, checkpoint=work.checkpoint("student"))
+    save_student(student, work.out / "student.safetensors")
+    control = _control(work, spec, stage)
+    save_student(control, work.out / "mlp.safetensors")
     return student, fitted, control
 
 
 def student_stage(
-    config: RunConfig, inputs: Inputs, knowledge: tuple[TeacherKnowledge, ...], table: StructureTable | None
+    config: RunConfig,
+    inputs: Inputs,
+    knowledge: tuple[TeacherKnowledge, ...],
+    table: StructureTable | None,
+    *,
+    device: torch.device = CPU,
 ) -> tuple[Stage, StudentSpec]:
     """What the student learns from, and what it is like."""
     stage = Stage(
@@ -169,6 +189,7 @@ def student_stage(
         seed=config.seed,
         loss=config.loss,
         new_nodes=config.setting == "production",
+        device=device,
     )
     spec = StudentSpec(
         features=inputs.graph.num_features,
@@ -180,7 +201,8 @@ def student_stage(
     return stage, spec
 
 
-def _teach(config: RunConfig, inputs: Inputs, out: Path, journal: Journal, reporter: Reporter) -> _Teaching:
+def _teach(work: _Work) -> _Teaching:
+    config, inputs, out = work.config, work.inputs, work.out
     graph, observed = inputs.graph, inputs.observed
     if inputs.knowledge:
         if inputs.teacher is not None:
@@ -198,10 +220,17 @@ def _teach(config: RunConfig, inputs: Inputs, out: Path, journal: Journal, repor
 
         def log(name: str) -> EpochLog:
             bars.close()  # the bar of the teacher before
-            progress = bars.enter_context(reporter.training(f"teacher ({name})", config.teacher.epochs))
-            return journal.stage(f"teacher {name}", progress)
+            progress = bars.enter_context(work.reporter.training(f"teacher ({name})", config.teacher.epochs))
+            return work.journal.stage(f"teacher {name}", progress)
 
-        trained = obtain_teacher(observed, config.teacher, seed=config.seed, log=log, checkpoints=out / "checkpoint")
+        trained = obtain_teacher(
+            observed,
+            config.teacher,
+            seed=config.seed,
+            log=log,
+            checkpoints=out / "checkpoint",
+            device=work.device,
+        )
     trained.knowledge.save(out / "knowledge" / f"{config.teacher.name}.safetensors")
     save_teacher(trained.model, out / "teacher.safetensors")
     cost = Cost(trained.seconds, trained.cpu_seconds)
@@ -243,16 +272,15 @@ def _taught_by_own(config: RunConfig, inputs: Inputs, teacher: OwnTeacher, out: 
     return _Teaching((said,), summary, model=teacher)
 
 
-def _structure(
-    config: RunConfig, inputs: Inputs, knowledge: Sequence[TeacherKnowledge], out: Path, reporter: Reporter
-) -> tuple[StructureTable | None, Cost]:
+def _structure(work: _Work, knowledge: Sequence[TeacherKnowledge]) -> tuple[StructureTable | None, Cost]:
+    config, inputs, out = work.config, work.inputs, work.out
     if not config.hyper.reads_structure:
         return None, Cost()
     table_file, cost_file = out / "structure.safetensors", out / "checkpoint" / "structure.json"
     if cost_file.exists():  # written after the table: a run that goes on has it
         return StructureTable.load(table_file), Cost(**json.loads(cost_file.read_text(encoding="utf-8")))
     started, cpu_started = time.perf_counter(), time.process_time()
-    with reporter.work(f"structure ({config.structure.encoder})"):
+    with work.reporter.work(f"structure ({config.structure.encoder})"):
         table = structure_table(config, inputs.observed, knowledge, num_nodes=inputs.graph.num_nodes)
     table.save(table_file)
     cost = Cost(time.perf_counter() - started, time.process_time() - cpu_started)
@@ -271,10 +299,9 @@ def structure_table(
     return with_answers(table, observed, [one.logits for one in knowledge], most=dim, seed=seed)
 
 
-def _control(
-    config: RunConfig, spec: StudentSpec, stage: Stage, out: Path, journal: Journal, reporter: Reporter
-) -> Student:
+def _control(work: _Work, spec: StudentSpec, stage: Stage) -> Student:
     """The plain MLP of the student's shape, on features and labels alone: what distillation is measured against."""
+    config = work.config
     # Trained by its own settings, unless this run is the plain MLP and the user may have chosen others. It learns from
     # labels alone, so there is no soft label of a validation node to teach.
     train = config.train if config.method == "mlp" else replace(stage.train, **MLP.defaults["train"])
@@ -283,7 +310,7 @@ def _control(
     shape = replace(spec, structure=0, structure_dropout=0.0)
     if config.method != "mlp":
         shape = replace(shape, input_dropout=0.0)
-    checkpoint = Checkpoint(out / "checkpoint" / "mlp.safetensors")
-    with torch_threads(1), reporter.training("plain MLP", train.epochs) as progress:
-        student, _fitted = train_student(MLP(), shape, plain, log=journal.stage("mlp", progress), checkpoint=checkpoint)
+    with torch_threads(1), work.reporter.training("plain MLP", train.epochs) as progress:
+        log = work.journal.stage("mlp", progress)
+        student, _fitted = train_student(MLP(), shape, plain, log=log, checkpoint=work.checkpoint("mlp"))
     return student

@@ -56,6 +56,8 @@ class Finished:
     """Of teacher and structure."""
     deployed: tuple[GraphData, ...] = ()
     """Other graphs to answer."""
+    device: str = "cpu"
+    """Where the networks learned."""
 
     @property
     def first(self) -> TeacherKnowledge | None:
@@ -104,6 +106,7 @@ def run_result(config: RunConfig, made: Finished) -> tuple[dict[str, Any], dict[
         "seconds": {name: cost.wall for name, cost in costs.items()},
         "cpu_seconds": {name: cost.cpu for name, cost in costs.items()},
         "threads": torch.get_num_threads(),
+        "device": made.device,
         "peak_rss_mb": peak_rss_mb(),
         "fingerprint": weights_fingerprint(student),
         "graph_fingerprint": graph.fingerprint(),

@@ -78,20 +78,25 @@ def read_inputs(config: RunConfig, files: Sequence[Path] = ()) -> Inputs:
     return Inputs(graph, observed, knowledge, deployed=deployed)
 
 
-def check_same_inputs(inputs: Inputs, record: Path) -> None:
+def check_same_inputs(inputs: Inputs, record: Path, device: str = "cpu") -> None:
     """Note what a run depends on in the file `record`; when the run goes on, it must still be the same.
 
     Raises:
-        RunError: the graph, its split or the knowledge is another one now.
+        RunError: the graph, its split, the knowledge or the kind of device is another one now.
     """
     said = [hashlib.blake2b(one.logits.numpy().tobytes(), digest_size=16).hexdigest() for one in inputs.knowledge]
-    now = {"graph": inputs.graph.fingerprint(), "knowledge": said}
+    now = {"graph": inputs.graph.fingerprint(), "knowledge": said, "device": device}
     if not record.exists():
         write_json(record, now)
-    elif json.loads(record.read_text(encoding="utf-8")) != now:
+        return
+    run = record.parent.parent
+    before = {"device": "cpu"} | json.loads(record.read_text(encoding="utf-8"))
+    if before.pop("device") != now.pop("device"):
+        raise RunError(f"{run} was begun on another device than {device}: resume it with the --device of that time.")
+    if before != now:
         raise RunError(
-            f"The graph '{inputs.graph.name}', its split or the teacher's knowledge changed since "
-            f"{record.parent.parent} was begun. Start it again with --force."
+            f"The graph '{inputs.graph.name}', its split or the teacher's knowledge changed since {run} was begun. "
+            "Start it again with --force."
         )
 
 

@@ -8,10 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from graph2mlp.advice import seeds_advice
 from graph2mlp.atomic import write_json
 from graph2mlp.config import RunConfig
 from graph2mlp.console import Reporter
+from graph2mlp.device import CPU
 from graph2mlp.distill import distill, read_inputs
 from graph2mlp.report import write_report
 from graph2mlp.run import SCHEMA
@@ -30,6 +33,7 @@ def distill_seeds(
     reporter: Reporter,
     force: bool = False,
     resume: bool = False,
+    device: torch.device = CPU,
 ) -> dict[str, Any]:
     """Seeds 0 to `seeds - 1` into `out/seed-<n>`; the summary is written to `out/result.json` when all are done."""
     config = replace(config, seed=0)
@@ -41,7 +45,8 @@ def distill_seeds(
         for seed in range(seeds):
             folder, one = out / f"seed-{seed}", replace(config, seed=seed)
             with keep_if_resumable(out, new=new and not runs):  # only a failure at the start leaves nothing behind
-                run = distill(one, folder, knowledge_files=knowledge_files, reporter=reporter, resume=True)
+                how: dict[str, Any] = {"knowledge_files": knowledge_files, "reporter": reporter, "device": device}
+                run = distill(one, folder, **how, resume=True)
             reporter.say(result_line(run.result))
             runs.append(run.result)
         summary = summarise(runs)

@@ -21,7 +21,7 @@ LAYERS = [
     {"latency.compare", "latency.rows", "latency.server", "significance"},
     {"advice"},
     {"kernels", "data", "noise"},
-    {"threads"},
+    {"device", "threads"},
     {"structure", "students", "losses", "teachers.knowledge", "teachers.config"},
     {"methods", "methods.base"},
     {"training"},

@@ -176,3 +176,16 @@ def test_parts_draw_what_the_whole_draws(sparse: bool) -> None:
             part = student(StudentInput(row_slice(features, start, stop), structure[start:stop]))
         assert torch.equal(torch.get_rng_state(), state)
         torch.testing.assert_close(part.logits, whole.logits[start:stop], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("device", "wanted"), [("cpu", "gloo"), ("cuda:1", "cpu:gloo,cuda:nccl")])
+def test_processes_meet_where_they_train(device: str, wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores and calls are numbers of the CPU even where outputs and gradients lie on a GPU."""
+    met: list[object] = []
+    monkeypatch.setattr("torch.distributed.init_process_group", lambda backend, **_how: met.append(backend))
+    monkeypatch.setattr("torch.distributed.get_rank", lambda: 1)
+    monkeypatch.setattr("torch.distributed.destroy_process_group", lambda: met.append("left"))
+    monkeypatch.setattr("torch.cuda.set_device", lambda one: met.append(str(one)))
+    with parallel.joined(torch.device(device)) as rank:
+        assert rank == 1
+    assert met == [*([device] if device != "cpu" else []), wanted, "left"]

@@ -60,7 +60,7 @@ def distill(
         str | None,
         typer.Option(metavar="SIZE", help="What it may hold at most, such as 4GiB (mapped files not counted)."),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto or cpu; this version trains on the CPU.")] = "auto",
+    device: Annotated[str, typer.Option(help="Where networks learn: cpu, cuda, cuda:N or auto.")] = "cpu",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing run folder.")] = False,
 ) -> None:
@@ -68,9 +68,8 @@ def distill(
     with one_line_errors(out):
         require("torch", extra="distill", purpose="graph2mlp distill")
         from graph2mlp.config import resolve_config
+        from graph2mlp.device import find_device
 
-        if device not in ("auto", "cpu"):
-            raise ConfigError(f"Cannot train on device '{device}': this version trains on the CPU. Use --device cpu.")
         if resume and force:
             raise typer.BadParameter("give --resume or --force, not both")
         if teacher is not None and (teacher_module or teacher_weights):
@@ -94,6 +93,7 @@ def distill(
         )
         out = out or Path("runs") / _run_name(settings.graph, settings.method)
         how: dict[str, Any] = {"knowledge_files": knowledge or (), "force": force, "resume": resume}
+        how["device"] = find_device(device)
         with one_line_errors(out), limited(parse_size(memory) if memory else None):
             result = _train(settings, seeds, out, how)
             _report(result, settings, out)

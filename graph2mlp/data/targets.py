@@ -38,7 +38,7 @@ class Targets(ABC):
 
     def score(self, logits: Tensor, y: Tensor) -> float:
         """The task's metric on the rows of `y` that are known."""
-        return self.task.score(self.task.labels(logits.detach().numpy()), y.numpy())
+        return self.task.score(self.task.labels(logits.detach().cpu().numpy()), y.cpu().numpy())
 
     def agreement(self, a: Tensor, b: Tensor) -> float:
         """How far two sets of logits give the same answers."""
@@ -159,11 +159,11 @@ class Quantities(Targets):
         self.center, self.spread = center, spread
 
     def loss(self, logits: Tensor, y: Tensor) -> Tensor:
-        return ((logits - y) / self.spread).square().mean()
+        return ((logits - y) / self.spread.to(logits.device)).square().mean()
 
     def soft_loss(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
         """The squared distance; a quantity has no temperature."""
-        return ((student - teacher) / self.spread).square().mean()
+        return ((student - teacher) / self.spread.to(student.device)).square().mean()
 
     def mixed(self, one: Tensor, other: Tensor, share: Tensor) -> Tensor:
         return torch.lerp(other, one, share)
@@ -225,4 +225,5 @@ def known_rows(y: Tensor) -> Tensor:
 def unknown_like(y: Tensor, rows: int | None = None) -> Tensor:
     """As many unknown labels as `y` has, or `rows`, of its form."""
     size = (len(y) if rows is None else rows, *y.shape[1:])
-    return torch.full(size, float("nan") if y.is_floating_point() else HIDDEN_LABEL, dtype=y.dtype)
+    unknown = float("nan") if y.is_floating_point() else HIDDEN_LABEL
+    return torch.full(size, unknown, dtype=y.dtype, device=y.device)

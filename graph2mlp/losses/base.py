@@ -23,6 +23,10 @@ class TeacherRows:
     logits: Tensor
     hidden: Tensor | None
 
+    def to(self, device: torch.device) -> TeacherRows:
+        """The same on `device`."""
+        return TeacherRows(self.logits.to(device), None if self.hidden is None else self.hidden.to(device))
+
 
 @dataclass(frozen=True, eq=False)
 class Partners:
@@ -34,6 +38,11 @@ class Partners:
     inputs: StudentInput
     teachers: tuple[TeacherRows, ...]
     share: Tensor
+
+    def to(self, device: torch.device) -> Partners:
+        """The same on `device`."""
+        teachers = tuple(rows.to(device) for rows in self.teachers)
+        return Partners(self.inputs.to(device), teachers, self.share.to(device))
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +65,18 @@ class Batch:
     def labelled(self) -> Tensor:
         """Rows with a training label, `[B]` bool."""
         return known_rows(self.labels)
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on `device`."""
+        return Batch(
+            self.ids.to(device),
+            self.inputs.to(device),
+            self.labels.to(device),
+            tuple(rows.to(device) for rows in self.teachers),
+            None if self.edges is None else self.edges.to(device),
+            self.own,
+            None if self.partners is None else self.partners.to(device),
+        )
 
     def first(self, count: int) -> Batch:
         """What the first `count` rows are compared with; their inputs are not cut, since the caller holds them."""

@@ -103,7 +103,7 @@ class Alignahead(Method):
             others = [other for other in group if other is not peer]
             heads = _auxiliary_heads(student.spec) if self.auxiliary else nn.ModuleList()
             modules = {"model": peer.model, "heads": heads}
-            optimizer = adam(nn.ModuleDict(modules), lr=stage.train.lr, weight_decay=peer.weight_decay)
+            optimizer = adam(nn.ModuleDict(modules).to(stage.device), lr=stage.train.lr, weight_decay=peer.weight_decay)
             players.append(Player(f"peer{number}", _Learning(self, peer, others, heads), [optimizer], modules))
         fanout = stage.loss.fanout if self.structure else 0
         return Team(players, NodeBatches(stage, generator, every=True, labelled=True, fanout=fanout))
@@ -161,8 +161,8 @@ class _GNNPeer(_Peer):
         )
         model = build_teacher(spec.features, spec.classes, config)
         super().__init__(model, config.weight_decay)
-        self.features = stage.graph.features()
-        self.adjacency = model.adjacency(stage.graph)
+        self.features = stage.graph.features().to(stage.device)
+        self.adjacency = model.adjacency(stage.graph).to(stage.device)
 
     def __call__(self, batch: Batch) -> StudentOutput:
         logits, hidden = self.model(self.features, self.adjacency)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 import torch
 
 from graph2mlp.data.graph import GraphData
+from graph2mlp.device import CPU
 from graph2mlp.errors import ConfigError
 from graph2mlp.losses.base import LossTerms
 from graph2mlp.losses.extra import LossConfig
@@ -91,6 +92,8 @@ class Stage:
     loss: LossConfig = field(default_factory=LossConfig)
     new_nodes: bool = False
     """Whether the student is also meant for nodes that are not in the graph yet (the production setting)."""
+    device: torch.device = CPU
+    """Where the student learns; everything above stays on the CPU."""
 
     @property
     def teaches_val(self) -> bool:

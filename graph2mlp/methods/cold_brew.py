@@ -125,11 +125,11 @@ class ColdBrew(Method):
 
     def first_stage(self, student: Student, stage: Stage, generator: torch.Generator) -> Team:
         assert isinstance(student, RetrievalStudent)
-        targets = embedding_bank(stage, unit_layers=self.unit_layers)
-        student.bank.copy_(targets if self.bank == "nodes" else _centres(targets, self.prototypes, stage.seed))
-        val = stage.graph.split.val
-        inputs, wanted = student_inputs(stage, val), targets[val]
-        spread = float((targets - targets.mean(0)).square().mean())
+        bank = embedding_bank(stage, unit_layers=self.unit_layers)
+        student.bank.copy_(bank if self.bank == "nodes" else _centres(bank, self.prototypes, stage.seed))
+        targets, val = bank.to(stage.device), stage.graph.split.val
+        inputs, wanted = student_inputs(stage, val).to(stage.device), bank[val].to(stage.device)
+        spread = float((bank - bank.mean(0)).square().mean())
 
         def objective(batch: Batch) -> Mapping[str, Tensor]:
             return {"embedding": F.mse_loss(student.guess(batch.inputs), targets[batch.ids])}
@@ -150,10 +150,10 @@ class ColdBrew(Method):
         # g and the bank stay, so what a validation node finds does too; it may find itself, as it will when it asks.
         val = stage.graph.split.val
         found = _Found(student, stage, val, hide_self=False)
-        features, labels = student_inputs(stage, val).features, stage.graph.y[val]
+        features, labels = student_inputs(stage, val).features.to(stage.device), stage.graph.y[val].to(stage.device)
 
         def evaluate() -> Score:
-            logits = found.answer(student.mlp.first(features), torch.arange(len(val))).logits
+            logits = found.answer(student.mlp.first(features), torch.arange(len(val), device=stage.device)).logits
             return score(logits, labels, stage.graph.targets)
 
         return Team(team.players, team.batches, evaluate)
@@ -177,9 +177,10 @@ class _Found:
         self.student = student
         was_training = student.training
         student.eval()
-        self.guess = student.guess(student_inputs(stage, ids))
+        self.guess = student.guess(student_inputs(stage, ids).to(stage.device))
         student.train(was_training)
-        self.near = nearest(self.guess, student.bank, student.spec.neighbours, exclude=ids if hide_self else None)
+        hidden = ids.to(stage.device) if hide_self else None
+        self.near = nearest(self.guess, student.bank, student.spec.neighbours, exclude=hidden)
 
     def answer(self, own: Tensor, rows: Tensor) -> StudentOutput:
         """The student's output for rows of `ids`, from their share of the MLP's first layer `own [B, D]`."""

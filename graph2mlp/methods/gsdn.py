@@ -67,7 +67,7 @@ class GSDN(Method):
 
     def team(self, student: Student, stage: Stage, generator: torch.Generator, terms: LossTerms) -> Team:
         spec = student.spec
-        z_head, mixer = _Head(spec), _Mixer(spec.features, self.mixer_hidden)
+        z_head, mixer = _Head(spec).to(stage.device), _Mixer(spec.features, self.mixer_hidden).to(stage.device)
         objective = _SelfDistillation(self, student, z_head, mixer)
         trained = nn.ModuleDict({"student": student, "z": z_head})
         optimizers = [

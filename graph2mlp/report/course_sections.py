@@ -159,6 +159,8 @@ def about_section(run: RunFiles, *, seeds: int = 1) -> Markup:
         rows.append(("peak memory", f"{memory:,.0f} MB, the whole process"))
     if "threads" in result:
         rows.append(("threads", str(result["threads"])))
+    if "device" in result:
+        rows.append(("networks learned on", str(result["device"])))
     machine = result.get("machine")
     rows.append(("machine", _listed(machine) if machine else "not noted by this version of the run"))
     rows.append(("versions", _listed(result.get("versions"))))

@@ -76,6 +76,10 @@ class StudentInput:
     features: Features
     structure: Tensor | None = None
 
+    def to(self, device: torch.device) -> StudentInput:
+        """The same on `device`."""
+        return StudentInput(self.features.to(device), None if self.structure is None else self.structure.to(device))
+
 
 @dataclass(frozen=True, eq=False)
 class StudentOutput:

@@ -40,7 +40,7 @@ def nearest_reference(query: Tensor, bank: Tensor, count: int, *, exclude: Tenso
     """
     scores = query @ bank.T
     if exclude is not None:
-        scores[torch.arange(len(query)), exclude] = -torch.inf
+        scores[torch.arange(len(query), device=query.device), exclude] = -torch.inf
     values, ids = scores.sort(dim=1, descending=True, stable=True)
     return Neighbours(ids[:, :count], values[:, :count])
 
@@ -68,8 +68,8 @@ def attend(near: Neighbours, bank: Tensor, scale: Tensor | float) -> Tensor:
 
 
 def _scan(query: Tensor, bank: Tensor, count: int, exclude: Tensor | None) -> Neighbours:
-    rows = torch.arange(len(query))
-    ids = torch.empty(len(query), 0, dtype=torch.long)
+    rows = torch.arange(len(query), device=query.device)
+    ids = rows.new_empty(len(query), 0)
     best = query.new_empty(len(query), 0)
     for start in range(0, len(bank), _BLOCK):
         scores = query @ bank[start : start + _BLOCK].T

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from graph2mlp.atomic import sweep, write_json
 from graph2mlp.data.graph import GraphData
+from graph2mlp.device import CPU
 from graph2mlp.errors import ConfigError, KnowledgeError, RunError
 from graph2mlp.lock import LOCK, hold
 from graph2mlp.tasks import CLASSIFICATION
@@ -66,25 +67,26 @@ def obtain_teacher(
     seed: int,
     log: StageLog = lambda _: silent,
     checkpoints: Path | None = None,
+    device: torch.device = CPU,
 ) -> TrainedTeacher:
     """The teacher of `graph.observed()` and `seed`: from the cache when nothing it depends on has changed.
 
     Of an ensemble every member is obtained like that. The first of a name is the teacher of that name and `seed`;
-    further ones have seeds of their own.
+    further ones have seeds of their own. One that must be trained learns on `device`.
     """
     configs = config.members()
     estimated = config.frequencies == "observed" and graph.task is CLASSIFICATION
     if len(configs) == 1 and not estimated:
-        return _obtain_single(graph, config, seed, log, checkpoints)
+        return _obtain_single(graph, config, seed, log, checkpoints, device)
     members = []
     for number, one in enumerate(configs):
         copy = configs[: number + 1].count(one)
         if copy == 1:
-            members.append(_obtain_single(graph, one, seed, log, checkpoints))
+            members.append(_obtain_single(graph, one, seed, log, checkpoints, device))
             continue
         label = f"copy-{copy}"
         folder = checkpoints / label if checkpoints else None
-        members.append(_obtain_single(graph, one, stage_seed(seed, label), _labelled(log, label), folder))
+        members.append(_obtain_single(graph, one, stage_seed(seed, label), _labelled(log, label), folder, device))
     model, val_nodes = Ensemble([one.model for one in members]), graph.split.val
     said = [one.knowledge.logits for one in members]
     if config.calibrate:
@@ -114,14 +116,21 @@ def _labelled(log: StageLog, label: str) -> StageLog:
 
 
 def _obtain_single(
-    graph: GraphData, config: TeacherConfig, seed: int, log: StageLog, checkpoints: Path | None
+    graph: GraphData,
+    config: TeacherConfig,
+    seed: int,
+    log: StageLog,
+    checkpoints: Path | None,
+    device: torch.device,
 ) -> TrainedTeacher:
     identity = [_RECIPE, graph.fingerprint(), config.training_settings(), seed, torch.__version__]
+    if device != CPU:  # which draws and sums otherwise
+        identity.append(device.type)
     key = hashlib.blake2b(json.dumps(identity).encode(), digest_size=16).hexdigest()
     folder = cache_folder() / "teachers" / key
     if (found := _read(folder, graph)) is not None:
         return found
-    model, fitted = train_teacher(graph, config, seed=seed, log=log, checkpoints=checkpoints)
+    model, fitted = train_teacher(graph, config, seed=seed, log=log, checkpoints=checkpoints, device=device)
     knowledge = extract_knowledge(model, graph, name=config.name)
     val, seconds, cpu_seconds = fitted.best.value, fitted.seconds, fitted.cpu_seconds
     try:

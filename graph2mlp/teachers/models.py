@@ -168,7 +168,7 @@ class GAT(Teacher):
 
     def forward(self, x: Features, adjacency: Tensor, ids: Tensor | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
         pointer = adjacency.crow_indices()
-        target = torch.repeat_interleave(torch.arange(len(pointer) - 1), pointer.diff())
+        target = torch.repeat_interleave(torch.arange(len(pointer) - 1, device=pointer.device), pointer.diff())
         edges, weight = torch.stack([adjacency.col_indices(), target]), adjacency.values().log()
         # GATConv asks for `x.dim()`, which sparse rows lack.
         return _stack(self, lambda layer, h: self.convs[layer](as_tensor(h), edges, weight), x)
@@ -229,7 +229,7 @@ class StructuralGCN(Teacher):
         return _gcn_adjacency(graph)
 
     def forward(self, x: Features, adjacency: Tensor, ids: Tensor | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
-        rows = self._rows(torch.arange(num_rows(x)) if ids is None else ids)
+        rows = self._rows(torch.arange(num_rows(x), device=self.node_ids.device) if ids is None else ids)
         added = {
             int(layer): F.embedding(rows, torch.cat([table, table.new_zeros(1, table.size(1))]))
             for layer, table in self.structural.items()

@@ -118,7 +118,9 @@ class NodeBatches:
             if self.labelled:
                 ids = torch.cat([chosen, _some(self.train, self.size, self.generator)]).unique()
             batch = self._with_neighbours(ids) if self.fanout else self.read(ids)
-            yield replace(batch, partners=self.read.partners(ids)) if self.partners else batch
+            if self.partners:
+                batch = replace(batch, partners=self.read.partners(ids))
+            yield batch.to(self.read.stage.device)
 
     def _with_neighbours(self, ids: Tensor) -> Batch:
         source, target = self._sampled_edges(ids)
@@ -155,6 +157,11 @@ class EdgeBatch:
     negative: Tensor
     labelled: int
 
+    def to(self, device: torch.device) -> EdgeBatch:
+        """The same on `device`."""
+        source, target, negative = (one.to(device) for one in (self.source, self.target, self.negative))
+        return EdgeBatch(self.nodes.to(device), source, target, negative, self.labelled)
+
 
 class EdgeBatches:
     """Every node once per epoch, in random order, with one random in-neighbour and one random node.
@@ -180,7 +187,8 @@ class EdgeBatches:
             neighbour = random_neighbours(self.neighbours, source, self.generator)
             ids, where = torch.unique(torch.cat([source, neighbour, negative]), return_inverse=True)
             parts = where.chunk(3)
-            yield EdgeBatch(self.read(ids), parts[0], parts[1], parts[2], labelled=len(labelled))
+            batch = EdgeBatch(self.read(ids), parts[0], parts[1], parts[2], labelled=len(labelled))
+            yield batch.to(self.read.stage.device)
 
 
 def random_neighbours(neighbours: Neighbours, ids: Tensor, generator: torch.Generator) -> Tensor:

@@ -154,7 +154,7 @@ def single_player(student: Student, stage: Stage, generator: torch.Generator, ob
     """Ordinary training: one optimiser for the student and the heads of its loss terms, over batches of nodes."""
     needs = frozenset[str]().union(*(term.needs for _, term in objective.terms.values()))
     _check_needs(needs, stage)
-    everything = nn.ModuleDict({"student": student, "heads": objective.heads})
+    everything = nn.ModuleDict({"student": student, "heads": objective.heads}).to(stage.device)
     optimizer = adam(everything, lr=stage.train.lr, weight_decay=stage.train.weight_decay)
     modules: dict[str, nn.Module] = {"student": student, "heads": objective.heads}
     summed = parallel.gradient_sum(everything)

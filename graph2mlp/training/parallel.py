@@ -23,6 +23,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from graph2mlp.data.features import SparseRows, num_rows, row_slice
+from graph2mlp.device import CPU
 from graph2mlp.errors import MethodError
 from graph2mlp.noise import Part, part_of_batch
 from graph2mlp.students.base import Student, StudentInput, StudentOutput
@@ -54,9 +55,13 @@ def launched() -> bool:
 
 
 @contextmanager
-def joined() -> Iterator[int]:
-    """Meet the other processes; gives this one's rank."""
-    dist.init_process_group("gloo", timeout=_PATIENCE)
+def joined(device: torch.device = CPU) -> Iterator[int]:
+    """Meet the other processes, each of which trains on its own `device`; gives this one's rank."""
+    if device == CPU:
+        dist.init_process_group("gloo", timeout=_PATIENCE)
+    else:  # scores and calls are numbers of the CPU, outputs and gradients lie on the GPU
+        torch.cuda.set_device(device)
+        dist.init_process_group("cpu:gloo,cuda:nccl", timeout=_PATIENCE)
     try:
         yield dist.get_rank()
     finally:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from graph2mlp.data.graph import GraphData
+from graph2mlp.device import device_generators
 from graph2mlp.memory import as_many_as_fit
 from graph2mlp.methods.base import Method, Stage, Team
 from graph2mlp.structure.table import StructureTable
@@ -64,7 +65,7 @@ def _train(
     with seeded(stage.seed, "student") as generator:
         stage = method.prepare(method.without_teacher(stage))
         spec = method.shape(spec, stage)
-        student = method.student(spec)
+        student = method.student(spec).to(stage.device)
         student.outputs.load_state_dict(stage.graph.targets.output_scale().state_dict())
         spent = None
         if (first := method.first_stage(student, stage, generator)) is not None:
@@ -78,7 +79,7 @@ def _train(
         fitted = _fit(student, team, stage, generator, log, checkpoint, burn_in=stage.train.burn_in)
         if spent is not None:
             fitted = fitted.with_cost_of(spent)
-        return method.finalize(student, stage), fitted
+        return method.finalize(student.cpu(), stage), fitted
 
 
 def _fit(
@@ -100,7 +101,7 @@ def _fit(
         epochs=stage.train.epochs,
         patience=stage.train.patience,
         burn_in=burn_in,
-        generators=[generator],
+        generators=[generator, *device_generators(stage.device)],
         log=log,
         checkpoint=checkpoint,
         average=WeightAverage(student, stage.train.average) if stage.train.average else None,

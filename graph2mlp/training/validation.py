@@ -29,11 +29,11 @@ def validation_score(student: Student, stage: Stage) -> Callable[[], Score]:
     longer than the epoch before it, to know the accuracy to a third of a point.
     """
     val = _sample(stage.graph.split.val, stage.seed)
-    labels, known = stage.graph.y[val], student_inputs(stage, val)
+    labels, known = stage.graph.y[val].to(stage.device), student_inputs(stage, val).to(stage.device)
     asked = [known]
     if stage.structure is not None and known.structure is not None:
         if stage.train.as_unseen:
-            asked.append(StudentInput(known.features, _as_unseen(stage, stage.structure, val)))
+            asked.append(StudentInput(known.features, _as_unseen(stage, stage.structure, val).to(stage.device)))
         if student.spec.structure_dropout:
             asked.append(StudentInput(known.features, torch.zeros_like(known.structure)))
 
