@@ -14,7 +14,7 @@ from types import MappingProxyType
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch_geometric.nn import APPNP, GATConv, GCNConv, SAGEConv
+from torch_geometric.nn import GATConv, GCNConv, SAGEConv
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from torch_geometric.utils import softmax
 
@@ -33,6 +33,7 @@ from graph2mlp.data.neighbours import csr_neighbours
 from graph2mlp.data.targets import Classes, Targets
 from graph2mlp.errors import ConfigError
 from graph2mlp.teachers.config import TEACHER_NAMES, TeacherConfig
+from graph2mlp.teachers.propagate import spread_from, sum_neighbours
 
 __all__ = ["TEACHERS", "Teacher", "build_teacher"]
 
@@ -91,9 +92,10 @@ class _MeanConv(SAGEConv):  # type: ignore[misc]
             self.lin_r = FeatureLinear(in_channels, out_channels, bias=False)
 
     def forward(self, x: Features, adjacency: Tensor) -> Tensor:
-        neighbours = project(x, self.lin_l.weight)
+        neighbours, bias = project(x, self.lin_l.weight), self.lin_l.bias
+        assert bias is not None  # asked for above
         # The adjacency carries the 1 / degree, so the sum is the mean.
-        out: Tensor = self.propagate(adjacency, x=(neighbours, neighbours)) + self.lin_l.bias
+        out = sum_neighbours(adjacency, neighbours) + bias
         return out + self.lin_r(x) if self.root_weight else out
 
 
@@ -120,12 +122,21 @@ class SAGE(Teacher):
         return _stack(self, lambda layer, h: self.convs[layer](h, adjacency), x)
 
 
+class _RowConv(GCNConv):  # type: ignore[misc]
+    """PyG's GCNConv over a normalised adjacency, with something added to each node's row before rows are summed."""
+
+    def forward(self, x: Features, adjacency: Tensor, added: Tensor | None = None) -> Tensor:
+        rows = self.lin(x)
+        out: Tensor = sum_neighbours(adjacency, rows if added is None else rows + added) + self.bias
+        return out
+
+
 class GCN(Teacher):
     """`H' = D^-1/2 (A + I) D^-1/2 H W` (Kipf and Welling, ICLR 2017)."""
 
     def __init__(self, features: int, classes: int, config: TeacherConfig) -> None:
         super().__init__(features, classes, config)
-        self.convs = nn.ModuleList(GCNConv(a, b, normalize=False) for a, b in itertools.pairwise(self.widths))
+        self.convs = nn.ModuleList(_RowConv(a, b, normalize=False) for a, b in itertools.pairwise(self.widths))
         self.convs[0].lin = FeatureLinear(features, self.widths[1], bias=False)
 
     def adjacency(self, graph: GraphData) -> Tensor:
@@ -181,7 +192,6 @@ class APPNPTeacher(Teacher):
         super().__init__(features, classes, config)
         self.first = FeatureLinear(features, self.widths[1])
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(self.widths[1:]))
-        self.spread = APPNP(config.steps, config.teleport, normalize=False)
         self.hops = config.steps
 
     def adjacency(self, graph: GraphData) -> Tensor:
@@ -189,17 +199,8 @@ class APPNPTeacher(Teacher):
 
     def forward(self, x: Features, adjacency: Tensor, ids: Tensor | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
         logits, hidden = _layers(self, lambda layer, h: (self.layers[layer - 1] if layer else self.first)(h), x)
-        return self.outputs(self.spread(logits, adjacency)), hidden
-
-
-class _StructuralConv(GCNConv):  # type: ignore[misc]
-    """PyG's GCNConv with something added to each node's row before the rows are aggregated."""
-
-    def forward(self, x: Features, adjacency: Tensor, added: Tensor | None) -> Tensor:
-        rows = self.lin(x)
-        rows = rows if added is None else rows + added
-        out: Tensor = self.propagate(adjacency, x=rows, edge_weight=None) + self.bias
-        return out
+        spread = spread_from(logits, adjacency, steps=self.config.steps, teleport=self.config.teleport)
+        return self.outputs(spread), hidden
 
 
 class StructuralGCN(Teacher):
@@ -215,7 +216,7 @@ class StructuralGCN(Teacher):
     def __init__(self, features: int, classes: int, config: TeacherConfig, node_ids: Tensor | None = None) -> None:
         super().__init__(features, classes, config)
         widths = list(itertools.pairwise(self.widths))
-        self.convs = nn.ModuleList(_StructuralConv(a, b, normalize=False) for a, b in widths)
+        self.convs = nn.ModuleList(_RowConv(a, b, normalize=False) for a, b in widths)
         self.convs[0].lin = FeatureLinear(features, self.widths[1], bias=False)
         self.register_buffer("node_ids", torch.empty(0, dtype=torch.long) if node_ids is None else node_ids.clone())
         self.structural = nn.ParameterDict(
