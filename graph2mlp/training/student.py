@@ -14,6 +14,7 @@ from graph2mlp.methods.base import Method, Stage, Team
 from graph2mlp.structure.table import StructureTable
 from graph2mlp.students.base import Student, StudentInput, StudentOutput, StudentSpec
 from graph2mlp.training import parallel
+from graph2mlp.training.ahead import one_ahead
 from graph2mlp.training.average import WeightAverage
 from graph2mlp.training.checkpoint import Checkpoint
 from graph2mlp.training.loop import EpochLog, Fitted, fit, silent
@@ -93,10 +94,12 @@ def _fit(
     burn_in: int = 0,
 ) -> Fitted:
     assert team.evaluate is not None
+    # A small graph lies in the cache: its batches are cut sooner than a thread could say so.
+    large = stage.graph.num_nodes > stage.train.epoch_rows
     return fit(
         student,
         team.players,
-        team.batches,
+        (lambda: one_ahead(team.batches())) if large else team.batches,
         team.evaluate,
         epochs=stage.train.epochs,
         patience=stage.train.patience,
