@@ -26,7 +26,15 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 _LEAST = 256 * 2**20
 """What must be left when a run begins: less is not even enough for its imports."""
-_REFUSED = ("can't allocate memory", "cannot allocate memory", "not enough memory", "bad_alloc", "out of memory")
+_REFUSED = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "bad_alloc",
+    "out of memory",
+    "alloc_failed",
+    "start new thread",
+)
 
 _limit: int | None = None
 _mapped = 0
@@ -109,8 +117,9 @@ def memory_for(what: str, remedy: str) -> Iterator[None]:
         if not _is_refusal(error):
             raise
         bound = f"--memory {readable_size(_limit)}" if _limit is not None else "the memory of this machine"
-        if "cuda" in str(error).lower():
-            bound, remedy = "the memory of the GPU", f"{remedy} Or use --device cpu."
+        if re.search("cuda|cublas|cusparse", str(error), re.IGNORECASE):  # which also allocates on the machine
+            bound = "the memory of the GPU" + (f" or {bound}" if _limit is not None else "")
+            remedy = f"{remedy} Or use --device cpu."
         asked = re.search(r"allocate ([\d.]+) ?(?:bytes|([KMG])iB)", str(error))
         wanted = ""
         if asked is not None:

@@ -102,7 +102,7 @@ def select(
     """
     wanted = backend()
     on_gpu = all(tensor.is_cuda for tensor in tensors)
-    if wanted == "chunked" or (wanted == "auto" and not (on_gpu and _has_triton())):
+    if wanted == "chunked" or (wanted == "auto" and not (on_gpu and _has_triton() and _launches())):
         return "chunked"
     if unsupported is None and on_gpu and shared_kib:
         found = _shared_kib(tensors[0].device)
@@ -138,6 +138,20 @@ def _shared_kib(device: torch.device) -> int | None:
 @cache
 def _has_triton() -> bool:
     return importlib.util.find_spec("triton") is not None
+
+
+@cache
+def _launches() -> bool:
+    """Whether Triton can start a kernel on the GPU: it compiles its launcher first, which takes a C compiler."""
+    try:
+        from triton.runtime import driver
+
+        driver.active.get_current_device()
+    except Exception as error:  # whatever its build says
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        _warn_once(f"Triton cannot start kernels here ({reason}); the slower chunked forms run instead.")
+        return False
+    return True
 
 
 def _interpreting() -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -56,6 +57,16 @@ def test_student(method: str, sparse: bool) -> None:
         assert same_weights(here.state_dict(), back.state_dict())
 
 
+def test_student_of_a_large_graph() -> None:
+    """Batches are cut by another thread, and moved by the one that trains."""
+    config = small_config("blend", overrides=[*NOISY, "train.epoch_rows=40"])
+    stage, spec = make_stage(config, community_graph())
+    here, _ = train_student(config.hyper, spec, stage)
+    with simulated_device() as device:
+        back, _ = train_student(config.hyper, spec, replace(stage, device=device))
+    assert same_weights(here.state_dict(), back.state_dict())
+
+
 @pytest.mark.parametrize("task", ["multilabel", "regression"])
 def test_student_of_another_task(task: str) -> None:
     """Quantities are learned in deviations of the training nodes, which are tensors, too."""
@@ -97,6 +108,18 @@ def test_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for same in ("fingerprint", "student", "mlp", "fcr"):
         assert here[same] == there[same], same
     assert_one_line_error(distill(graph, tmp_path / "half", "--resume"), "another device than cpu", "--device")
+
+
+def test_seeds_of_two_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mean over both would be of neither."""
+    graph = save_npz(community_graph(), tmp_path / "tiny.npz")
+    with monkeypatch.context() as patch, simulated_device():
+        patch.setattr("graph2mlp.device.find_device", lambda _name: DEVICE)
+        assert distill(graph, tmp_path / "run", "--seeds", 2, "--device", "cuda").exit_code == 0
+    (tmp_path / "run" / "result.json").unlink()
+    done = distill(graph, tmp_path / "run", "--seeds", 2, "--resume")
+    assert done.exit_code == 1
+    assert "learned on another device than cpu" in done.stderr
 
 
 def _interrupted(*_: object) -> None:
@@ -147,6 +170,9 @@ def test_a_gpu_that_is_too_small() -> None:
     said = "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 8.00 GiB"
     with pytest.raises(OutOfMemoryError) as refused, memory_for("The teacher", "Take a smaller one."):
         raise torch.OutOfMemoryError(said)
+    for library in ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling", "cusparse: CUSPARSE_STATUS_ALLOC_FAILED"):
+        with pytest.raises(OutOfMemoryError, match="memory of the GPU"), memory_for("The student", ""):
+            raise RuntimeError(library)
     expected = "The teacher needs more than the memory of the GPU (an array of 20 GiB was refused). Take a smaller one."
     assert str(refused.value) == f"{expected} Or use --device cpu."
 
@@ -161,12 +187,14 @@ def _gpus(patch: pytest.MonkeyPatch, count: int) -> None:
 def test_on_a_gpu(method: str, tmp_path: Path) -> None:
     """Without noise the CPU's weights up to rounding; with noise, a training that was interrupted goes on as it was."""
     device = find_device("cuda")
-    config = small_config(method, overrides=["student.dropout=0", "teacher.dropout=0", "train.burn_in=3"])
+    quiet = [f"student.{name}=0" for name in ("dropout", "input_dropout", "structure_dropout")]
+    quiet += [f"{method}.dense_dropout=0"] if method.startswith("blend") else []
+    config = small_config(method, overrides=[*quiet, "train.burn_in=3"])
     stage, spec = make_stage(config, community_graph())
     here, _ = train_student(config.hyper, spec, stage)
     back, _ = train_student(config.hyper, spec, replace(stage, device=device))
     torch.testing.assert_close(back.state_dict(), here.state_dict(), rtol=1e-2, atol=2e-3)
-    noisy = small_config(method, overrides=[*NOISY, "train.epochs=7"])
+    noisy = small_config(method, overrides=[*NOISY, "train.epochs=7", "train.epoch_rows=40"])
     stage, spec = make_stage(noisy, community_graph())
     stage = replace(stage, device=device)
     whole, _ = train_student(noisy.hyper, spec, stage)
@@ -175,6 +203,19 @@ def test_on_a_gpu(method: str, tmp_path: Path) -> None:
         train_student(noisy.hyper, spec, stage, checkpoint=Checkpoint(file, seconds=0), log=_interrupt_at_4)
     resumed, _ = train_student(noisy.hyper, spec, stage, checkpoint=Checkpoint(file))
     torch.testing.assert_close(resumed.state_dict(), whole.state_dict(), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("name", TEACHER_NAMES)
+def test_teacher_on_a_gpu(name: str, sparse: bool) -> None:
+    """Sparse products and their gradients are another library's there."""
+    graph = community_graph(sparse=sparse).observed()
+    quiet: dict[str, Any] = {"dropout": 0.0, "input_dropout": 0.0, "attention_dropout": 0.0, "aggregator": "mean"}
+    config = TeacherConfig(name=name, hidden=8, epochs=5, burn_in=4, **quiet)
+    here, _ = train_teacher(graph, config, seed=0)
+    back, _ = train_teacher(graph, config, seed=0, device=find_device("cuda"))
+    torch.testing.assert_close(back.state_dict(), here.state_dict(), rtol=1e-2, atol=2e-3)
 
 
 def _interrupt_at_4(epoch: int, _figures: Mapping[str, float]) -> None:

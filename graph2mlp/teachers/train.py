@@ -58,7 +58,7 @@ def _train(
     device: torch.device,
 ) -> tuple[Teacher, Fitted]:
     """The loss of the training nodes, and the teacher's own penalty; one step per epoch over the whole graph."""
-    with seeded(seed, "teacher"):
+    with seeded(seed, "teacher", device=device):
         shape, targets = (graph.num_features, graph.num_classes), graph.targets
         teacher = build_teacher(*shape, config, node_ids=graph.node_ids, targets=targets).to(device)
         x, adjacency = graph.features().to(device), teacher.adjacency(graph).to(device)

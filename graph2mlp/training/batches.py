@@ -118,9 +118,7 @@ class NodeBatches:
             if self.labelled:
                 ids = torch.cat([chosen, _some(self.train, self.size, self.generator)]).unique()
             batch = self._with_neighbours(ids) if self.fanout else self.read(ids)
-            if self.partners:
-                batch = replace(batch, partners=self.read.partners(ids))
-            yield batch.to(self.read.stage.device)
+            yield replace(batch, partners=self.read.partners(ids)) if self.partners else batch
 
     def _with_neighbours(self, ids: Tensor) -> Batch:
         source, target = self._sampled_edges(ids)
@@ -187,8 +185,7 @@ class EdgeBatches:
             neighbour = random_neighbours(self.neighbours, source, self.generator)
             ids, where = torch.unique(torch.cat([source, neighbour, negative]), return_inverse=True)
             parts = where.chunk(3)
-            batch = EdgeBatch(self.read(ids), parts[0], parts[1], parts[2], labelled=len(labelled))
-            yield batch.to(self.read.stage.device)
+            yield EdgeBatch(self.read(ids), parts[0], parts[1], parts[2], labelled=len(labelled))
 
 
 def random_neighbours(neighbours: Neighbours, ids: Tensor, generator: torch.Generator) -> Tensor:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 import torch
 
+from graph2mlp.device import CPU
+
 __all__ = ["seeded", "stage_seed"]
 
 
@@ -18,9 +20,9 @@ def stage_seed(seed: int, stage: str) -> int:
 
 
 @contextmanager
-def seeded(seed: int, stage: str) -> Iterator[torch.Generator]:
-    """Seed torch's global generator (weights, dropout) inside the block, and yield a second one for the order of
-    batches, so that neither depends on how often the other is used."""
-    with torch.random.fork_rng():
+def seeded(seed: int, stage: str, *, device: torch.device = CPU) -> Iterator[torch.Generator]:
+    """Seed torch's global generator (weights, dropout) inside the block, also that of `device`, and yield a second one
+    for the order of batches, so that neither depends on how often the other is used."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(stage_seed(seed, stage))
         yield torch.Generator().manual_seed(stage_seed(seed, f"{stage}/batches"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,7 +65,7 @@ def _train(
     first_log: EpochLog,
     checkpoint: Checkpoint | None,
 ) -> tuple[Student, Fitted]:
-    with seeded(stage.seed, "student") as generator:
+    with seeded(stage.seed, "student", device=stage.device) as generator:
         stage = method.prepare(method.without_teacher(stage))
         spec = method.shape(spec, stage)
         student = method.student(spec).to(stage.device)
@@ -96,10 +98,15 @@ def _fit(
     assert team.evaluate is not None
     # A small graph lies in the cache: its batches are cut sooner than a thread could say so.
     large = stage.graph.num_nodes > stage.train.epoch_rows
+
+    def batches() -> Iterator[Any]:
+        for batch in one_ahead(team.batches()) if large else team.batches():
+            yield batch.to(stage.device)
+
     return fit(
         student,
         team.players,
-        (lambda: one_ahead(team.batches())) if large else team.batches,
+        batches,
         team.evaluate,
         epochs=stage.train.epochs,
         patience=stage.train.patience,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import threading
 import warnings
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from graph2mlp.errors import BackendError
 from graph2mlp.kernels import available, use
-from graph2mlp.kernels.dispatch import backend, select
+from graph2mlp.kernels.dispatch import _launches, backend, select
 from graph2mlp.kernels.functional import info_nce
 from tests.kernels.compare import in_new_process
 
@@ -22,6 +23,12 @@ from tests.kernels.compare import in_new_process
 def _on(device: str) -> Tensor:
     """As much of a tensor as `select` looks at, also on machines without a GPU."""
     return cast(Tensor, SimpleNamespace(is_cuda=device == "cuda", device=device))
+
+
+@pytest.fixture(autouse=True)
+def _compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if Triton could start kernels here."""
+    monkeypatch.setattr("graph2mlp.kernels.dispatch._launches", lambda: True)
 
 
 def _without(status: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,6 +80,28 @@ def test_auto_takes_the_fused_form_on_a_gpu_only() -> None:
     assert select("loss", _on("cuda"), _on("cpu")) == "chunked"
     with use("chunked"):
         assert select("loss", _on("cuda")) == "chunked"
+
+
+def test_auto_does_without_a_launcher_that_cannot_be_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton compiles it at the first launch; many images have no compiler, and a training must not end there."""
+    monkeypatch.undo()
+    _launches.cache_clear()
+    runtime = importlib.import_module("triton.runtime")
+
+    def refuse() -> None:
+        raise RuntimeError("no C compiler\nat all")
+
+    for answer, taken in ((refuse, "chunked"), (lambda: 0, "triton")):
+        driver = SimpleNamespace(active=SimpleNamespace(get_current_device=answer))
+        monkeypatch.setattr(runtime, "driver", driver)
+        _launches.cache_clear()
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            assert select("loss d", _on("cuda")) == taken
+            assert select("loss d", _on("cuda")) == taken
+        told = "Triton cannot start kernels here (no C compiler); the slower chunked forms run instead."
+        assert [str(one.message) for one in said] == ([told] if taken == "chunked" else [])
+    _launches.cache_clear()
 
 
 def test_an_unsupported_case_falls_back_with_one_warning() -> None:
