@@ -129,6 +129,8 @@ def resolve_config(
     if trusted:  # the settings of a run are all in its file, but those of a version that had fewer
         given.setdefault("teacher", {}).setdefault("frequencies", "labelled")
         given.setdefault("structure", {}).setdefault("answers", False)
+        if given.get("method") == "blend_features":
+            given.setdefault("blend_features", {}).setdefault("dense_pace", 1.0)
     arguments: dict[str, Any] = {"graph": graph, "method": method, "setting": setting, "seed": seed, "root": root}
     arguments |= {"undirected": undirected, "task": task, "deploy": deploy or None}
     top: dict[str, Any] = {"method": "blend", "setting": "transductive", "seed": 0, "root": None}

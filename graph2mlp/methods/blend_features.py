@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from graph2mlp.methods.base import Settings
+from graph2mlp.errors import ConfigError
+from graph2mlp.methods.base import Settings, Stage
 from graph2mlp.methods.blend import Blend
 
 __all__ = ["BlendFeatures"]
@@ -26,6 +27,11 @@ class BlendFeatures(Blend):
     unseen nodes it gave 0.8 points on Cora, 0.2 on CiteSeer, and nothing on the Amazon graphs, where validation nodes
     are one in forty. `blend` trains once: on the halves it gained 0.7 on Cora, too, but at the unseen nodes of Cora and
     CiteSeer (-0.1, -0.4) nothing was left of that for twice the time.
+
+    Where features are dense the steps are half as long (`dense_pace`). Judged at a fifth of the observed test nodes,
+    hidden from the student, by the probability that the teacher, who knew them, gives to the student's class (no label
+    is read): Amazon Computers 81.6 -> 82.1 % (four seeds), Photo 89.1 -> 89.2 (two); bags of words lost by it, 0.1 on
+    Cora and 0.3 on CiteSeer (four seeds each).
     """
 
     inference: ClassVar[str] = "The node's own features. No edges, no stored arrays."
@@ -35,3 +41,16 @@ class BlendFeatures(Blend):
         "student": {"input_dropout": 0.2},
         "train": {"burn_in": 20, "average": 8.0, "teach_val": "refit"},
     }
+
+    dense_pace: float = 0.5
+    """What `train.lr` is multiplied by where features are dense."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.dense_pace <= 1:
+            raise ConfigError(f"{self.name()}.dense_pace must be above 0 and at most 1 (got {self.dense_pace})")
+
+    def prepare(self, stage: Stage) -> Stage:
+        if stage.graph.is_sparse:
+            return stage
+        return replace(stage, train=replace(stage.train, lr=stage.train.lr * self.dense_pace))
