@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
 import pytest
@@ -164,6 +164,16 @@ def test_a_run_of_before_there_was_a_setting_keeps_what_it_did(tmp_path: Path) -
     assert resolve_config(file=file).structure.answers
     file.write_text(now.to_toml())
     assert load_config(file) == now
+
+
+def test_steps_of_a_run_of_before_stay_as_long(tmp_path: Path) -> None:
+    """As above, for a setting of one method."""
+    now = resolve_config(graph="digits", method="blend_features")
+    file = tmp_path / "config.toml"
+    lines = now.to_toml().splitlines(keepends=True)
+    file.write_text("".join(line for line in lines if not line.startswith("dense_pace")))
+    assert load_config(file).hyper == replace(now.hyper, dense_pace=1.0)  # type: ignore[call-arg]
+    assert resolve_config(file=file).hyper == now.hyper
 
 
 def test_bare_words_and_toml_values() -> None:

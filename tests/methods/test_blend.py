@@ -157,6 +157,19 @@ def test_features_alone(dense_graph: GraphData) -> None:
     assert (BlendFeatures.defaults["train"] | {"teach_val": "known"}).items() <= Blend.defaults["train"].items()
 
 
+def test_dense_features_take_shorter_steps(tiny_graph: GraphData) -> None:
+    """Half of `train.lr`, whatever that is; bags of words keep it. The training with validation nodes does the same."""
+    paced, half, whole = (
+        run_method("blend_features", tiny_graph, overrides=[f"train.lr={lr}", f"blend_features.dense_pace={pace}"])
+        for lr, pace in ((0.02, 0.5), (0.01, 1.0), (0.02, 1.0))
+    )
+    assert same_weights(paced.weights(), (whole if tiny_graph.is_sparse else half).weights())
+    assert not same_weights(half.weights(), whole.weights())
+    for pace in (0.0, 1.5, math.nan):
+        with pytest.raises(ConfigError, match=r"blend_features\.dense_pace must be above 0 and at most 1"):
+            small_config("blend_features", overrides=[f"blend_features.dense_pace={pace}"])
+
+
 @pytest.mark.parametrize("mix", [-0.1, math.inf, math.nan])
 @pytest.mark.parametrize("method", ["blend", "blend_features"])
 def test_impossible_settings_are_refused(method: str, mix: float) -> None:
