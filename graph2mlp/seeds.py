@@ -48,12 +48,9 @@ def distill_seeds(
             with keep_if_resumable(out, new=new and not runs):  # only a failure at the start leaves nothing behind
                 how: dict[str, Any] = {"knowledge_files": knowledge_files, "reporter": reporter, "device": device}
                 run = distill(one, folder, **how, resume=True)
-            if (
-                str(run.result.get("device", "cpu")).partition(":")[0] != device.type
-            ):  # of a seed that was there already
-                raise RunError(
-                    f"{folder} learned on another device than {device}: resume with the --device of that time."
-                )
+            learned_on = str(run.result.get("device", "cpu"))
+            if not learned_on.startswith(device.type):  # a seed that was there already
+                raise RunError(f"{folder} learned on {learned_on}, not {device}: resume with the --device of then.")
             reporter.say(result_line(run.result))
             runs.append(run.result)
         summary = summarise(runs)

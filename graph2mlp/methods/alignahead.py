@@ -50,7 +50,7 @@ class Alignahead(Method):
 
     Each GNN runs over the whole observed graph K times per batch of a group of K, so an epoch costs O(K N (N + E) / B)
     for N nodes and E edges: batches are large. Beside 512 rows the 2,048 of the default cost half the time on Cora and
-    CiteSeer, for 0.4 and 0.7 points on validation (six seeds, less than chance).
+    CiteSeer, for 0.4 and 0.7 points on validation (six seeds, no more than chance).
     """
 
     whole_graph_steps: ClassVar[bool] = True
