@@ -18,7 +18,8 @@ from tests.cli import distill, result_of
 from tests.graphs import community_graph, save_npz
 from tests.pipeline import make_stage, same_weights, small_config
 
-SETTINGS = ["train.epochs=30", "train.lr=0.05", "train.burn_in=1", "student.dropout=0.4"]
+SETTINGS = ["train.epochs=300", "train.patience=10", "train.lr=0.05", "train.burn_in=5", "student.dropout=0.4"]
+"""On any machine the epoch that is kept comes after the fifth and before the last; which one, rounding decides."""
 
 
 def prepared(graph: GraphData, teach_val: str, **changed: Any) -> tuple[Any, StudentSpec, Stage]:
@@ -32,7 +33,7 @@ def test_as_many_epochs_as_were_best_without_them(dense_graph: GraphData) -> Non
     """The weights are those of a training on all nodes; what is said of it, of the one that chose its length."""
     method, spec, stage = prepared(dense_graph, "known")
     _, chosen = train_student(method, spec, stage)
-    assert 1 < chosen.best_epoch < 30
+    assert 5 < chosen.best_epoch < chosen.epochs
     always = replace(stage.train, teach_val="always", epochs=chosen.best_epoch, burn_in=chosen.best_epoch)
     wanted, alone = train_student(method, spec, replace(stage, train=always))
     student, fitted = train_student(*prepared(dense_graph, "refit"))
