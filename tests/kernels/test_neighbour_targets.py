@@ -48,13 +48,16 @@ def test_value_by_hand(f4: F4) -> None:
 @pytest.mark.parametrize("reduction", ["edges", "nodes", "sum"])
 @pytest.mark.parametrize("tau", [0.3, 1.0, 4.0])
 @pytest.mark.parametrize(
-    ("dtype", "rtol"), [(torch.float64, 1e-12), (torch.float32, 2e-6), (torch.float16, 1e-3), (torch.bfloat16, 8e-3)]
+    ("dtype", "rtol"), [(torch.float64, 1e-12), (torch.float32, 5e-6), (torch.float16, 1e-3), (torch.bfloat16, 8e-3)]
 )
 def test_value_and_gradient(dtype: torch.dtype, rtol: float, tau: float, reduction: str) -> None:
-    """Repeats, self-loops, a hub and nodes without neighbours; sums in half precision would be off by percents."""
+    """Repeats, self-loops, a hub and nodes without neighbours; sums in half precision would be off by percents.
+
+    At `tau=4` the loss is a difference of numbers up to fifty times its size: 3e-6 is rounding in float32.
+    """
     student, teacher = pair(7, 5, 5, dtype)
     got, want = _graded(student, teacher, tau, reduction), _exact(student, teacher, tau, reduction)
-    assert relative(got[0], want[0]) < min(rtol, 2e-6), "loss"
+    assert relative(got[0], want[0]) < min(rtol, 5e-6), "loss"
     assert relative(got[1], want[1]) < rtol, "gradient"
     assert got[1].dtype == dtype
 
