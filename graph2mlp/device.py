@@ -1,8 +1,9 @@
 """Where networks learn: on the CPU, or on a GPU that is sent what each step reads.
 
 Graph, table and knowledge stay in the memory of the machine, whatever their size. Batches are cut there, with the same
-random numbers for every device, and copied; a teacher's graph is copied as a whole. Once trained a network comes back,
-so everything after a training is the CPU's.
+random numbers for every device, and copied. Copied as a whole is what a step reads as a whole: the graph of a teacher
+and of a GNN peer (`alignahead`), the bank of `cold_brew`. Once trained a network comes back, so everything after a
+training is the CPU's.
 """
 
 from __future__ import annotations
@@ -53,4 +54,6 @@ def device_name(device: torch.device) -> str:
 
 def device_generators(device: torch.device) -> list[torch.Generator]:
     """What draws dropout on `device`, beside torch's generator of the CPU: a training that goes on needs its state."""
-    return [torch.cuda.default_generators[device.index]] if device.type == "cuda" else []
+    if device.type != "cuda":
+        return []
+    return [torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]]

@@ -18,7 +18,7 @@ from graph2mlp.config import RunConfig
 from graph2mlp.console import Reporter
 from graph2mlp.data.graph import GraphData
 from graph2mlp.device import CPU, device_name
-from graph2mlp.errors import ConfigError
+from graph2mlp.errors import ConfigError, RunError
 from graph2mlp.evaluation import evaluate_knowledge, evaluate_teacher
 from graph2mlp.losses.extra import LossConfig
 from graph2mlp.memory import memory_for
@@ -95,7 +95,8 @@ def distill(
     mistake of ours or the user's is removed; one that was interrupted, or met a full disk, stays, to be resumed.
 
     Raises:
-        RunError: the folder is taken, belongs to other settings, or another process works in it.
+        RunError: the folder is taken, belongs to other settings, was made on another kind of device, or another process
+            works in it.
         Graph2MLPError: the inputs cannot be used.
         OSError: the disk is full, or the folder cannot be written to.
     """
@@ -103,7 +104,7 @@ def distill(
         given = "--knowledge" if knowledge_files else "--teacher-module"
         raise ConfigError(f"Method '{config.method}' learns from no teacher, so {given} has no use.")
     if check_folder(out, config, force=force, resume=resume) and resume and is_complete(out):
-        return open_run(out)  # which may be read-only by now
+        return _learned_on(device, open_run(out))  # in a folder that may be read-only by now
     with locked_folder(out):
         with memory_for("Reading the inputs", "A graph written by GraphData.save is mapped, not read."):
             inputs = read_inputs(config, knowledge_files)
@@ -117,7 +118,19 @@ def distill(
         shutil.rmtree(out / "checkpoint", ignore_errors=True)
         if not (out / PAGE).exists():  # after the run is complete: a fault in a picture must not cost the training
             write_report(out)
-        return open_run(out)
+        return _learned_on(device, open_run(out))
+
+
+def _learned_on(device: torch.device, run: Run) -> Run:
+    """The run, if it was made on a device of that kind; a run from before devices were recorded, on the CPU.
+
+    Raises:
+        RunError: it was not.
+    """
+    then = str(run.result.get("device", CPU))
+    if not then.startswith(device.type):
+        raise RunError(f"{run.path} learned on {then}, not {device}: resume with the --device of then.")
+    return run
 
 
 def _run_stages(work: _Work) -> None:

@@ -12,6 +12,7 @@ from graph2mlp.config import RunConfig
 from graph2mlp.device import CPU
 from graph2mlp.distill import distill, student_stage
 from graph2mlp.errors import ConfigError
+from graph2mlp.memory import memory_for
 from graph2mlp.run import Run
 from graph2mlp.run_inputs import read_inputs
 from graph2mlp.structure.table import StructureTable
@@ -51,7 +52,8 @@ def distill_in_ranks(
     with parallel.joined(device) as rank:
         if rank:
             if parallel.wait_for_call():
-                _help(config, out, knowledge_files, device)
+                with memory_for("The student", "Give it more, or lower train.batch_size or student.hidden."):
+                    _help(config, out, knowledge_files, device)
             return None
         run = distill(config, out, knowledge_files=knowledge_files, device=device, **how)
         parallel.dismiss_crew()

@@ -48,8 +48,8 @@ def available() -> dict[str, Status]:
     if not _has_triton():
         found["triton"] = found["interpret"] = Status(False, "triton is not installed (it has wheels for Linux only)")
         return found
-    gpu = torch.cuda.is_available()
-    found["triton"] = Status(gpu, "" if gpu else "torch sees no CUDA device")
+    fault = _launch_fault() if torch.cuda.is_available() else "torch sees no CUDA device"
+    found["triton"] = Status(not fault, fault)
     early = _interpreting()
     found["interpret"] = Status(early, "" if early else "TRITON_INTERPRET=1 was not set before triton was imported")
     return found
@@ -102,7 +102,10 @@ def select(
     """
     wanted = backend()
     on_gpu = all(tensor.is_cuda for tensor in tensors)
-    if wanted == "chunked" or (wanted == "auto" and not (on_gpu and _has_triton() and _launches())):
+    if wanted == "chunked" or (wanted == "auto" and not (on_gpu and _has_triton())):
+        return "chunked"
+    if wanted == "auto" and (fault := _launch_fault()):
+        _warn_once(f"{fault}; the slower chunked forms run instead.")
         return "chunked"
     if unsupported is None and on_gpu and shared_kib:
         found = _shared_kib(tensors[0].device)
@@ -141,17 +144,15 @@ def _has_triton() -> bool:
 
 
 @cache
-def _launches() -> bool:
-    """Whether Triton can start a kernel on the GPU: it compiles its launcher first, which takes a C compiler."""
+def _launch_fault() -> str:
+    """Why Triton cannot start a kernel on the GPU (it compiles its launcher first, which takes a C compiler), or ""."""
     try:
         from triton.runtime import driver
 
         driver.active.get_current_device()
     except Exception as error:  # whatever its build says
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        _warn_once(f"Triton cannot start kernels here ({reason}); the slower chunked forms run instead.")
-        return False
-    return True
+        return f"Triton cannot start kernels here ({(str(error).splitlines() or [type(error).__name__])[0]})"
+    return ""
 
 
 def _interpreting() -> bool:

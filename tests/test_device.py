@@ -108,6 +108,9 @@ def test_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for same in ("fingerprint", "student", "mlp", "fcr"):
         assert here[same] == there[same], same
     assert_one_line_error(distill(graph, tmp_path / "half", "--resume"), "another device than cpu", "--device")
+    told = f"learned on {DEVICE}, not cpu: resume with the --device of then"
+    assert_one_line_error(distill(graph, tmp_path / "there", "--setting", "production", "--resume"), told)
+    assert distill(graph, tmp_path / "here", "--setting", "production", "--resume").exit_code == 0
 
 
 def test_seeds_of_two_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

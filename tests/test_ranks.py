@@ -118,6 +118,42 @@ def test_killed_run_goes_on(graph_file: Path, tmp_path: Path) -> None:
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+def test_nobody_leaves_before_all_are_done(graph_file: Path, tmp_path: Path) -> None:
+    """A student that is trained already has no step in which ranks would meet: rank 0 must not finish the run, and
+    remove the checkpoint, while another still reads its graph."""
+    driver = tmp_path / "driver.py"
+    driver.write_text(_DRIVER, encoding="utf-8")
+    glnn = ["--method", "glnn"]
+    for how, code in (("interrupt", 1), ("slow", 0)):
+        line = [str(driver) if part == "graph2mlp" else part for part in command(graph_file, tmp_path / "run", *glnn)]
+        line.pop(line.index(str(driver)) - 1)  # -m
+        line += ["--resume"] if how == "slow" else []
+        done = subprocess.run(
+            line, env={**environment(), "HOW": how}, capture_output=True, text=True, check=False, timeout=120
+        )
+        assert done.returncode == code, done.stderr
+    assert (tmp_path / "run" / "result.json").exists()
+
+
+_DRIVER = """
+import importlib, os, time
+
+rank = int(os.environ["RANK"])
+if os.environ["HOW"] == "interrupt":
+    def stop(*_):
+        raise OSError(28, "No space left on device")
+    importlib.import_module("graph2mlp.distill")._control = stop
+elif rank:
+    ranks = importlib.import_module("graph2mlp.ranks")
+    read = ranks.read_inputs
+    def slowly(*given):
+        time.sleep(4)
+        return read(*given)
+    ranks.read_inputs = slowly
+importlib.import_module("graph2mlp.cli").app()
+"""
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

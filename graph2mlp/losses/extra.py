@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from graph2mlp.errors import ConfigError
@@ -46,7 +47,7 @@ class LossConfig:
         """The terms with a weight, all of which read a teacher."""
         return [field.name for field in fields(self)[:4] if getattr(self, field.name)]
 
-    def terms(self, spec: StudentSpec, teacher_width: int) -> LossTerms:
+    def terms(self, spec: StudentSpec, teacher_widths: Sequence[int]) -> LossTerms:
         """The terms with a weight, by names no method uses for its own."""
         made: dict[str, LossTerm] = {}
         for name in self.used:
@@ -57,5 +58,5 @@ class LossConfig:
             elif name == "gsp":
                 made[name] = GlobalStructure()
             else:
-                made[name] = Contrast(spec, teacher_width, tau=self.tau)
+                made[name] = Contrast(spec, teacher_widths, tau=self.tau)
         return {f"extra_{name}": (getattr(self, name), term) for name, term in made.items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from graph2mlp.data.targets import Classes, Targets
@@ -42,8 +44,8 @@ class SoftLabels(LossTerm):
 
     def __init__(self, temperature: float = 1.0, targets: Targets | None = None) -> None:
         super().__init__()
-        if not temperature > 0:
-            raise ConfigError(f"temperature must be positive (got {temperature})")
+        if not 0 < temperature < math.inf:
+            raise ConfigError(f"temperature must be positive and finite (got {temperature})")
         self.temperature, self.targets = temperature, targets or Classes()
 
     def forward(self, batch: Batch, out: StudentOutput) -> Tensor:

@@ -111,10 +111,9 @@ class Stage:
         return replace(self, train=replace(self.train, teach_val="always", epochs=epochs, burn_in=epochs))
 
     @property
-    def teacher_width(self) -> int:
-        """Width of the teachers' last hidden layers; 0 if there is none to compare with."""
-        widths = [list(teacher.hidden.values())[-1].size(1) for teacher in self.teachers if teacher.hidden]
-        return widths[0] if widths else 0
+    def teacher_widths(self) -> tuple[int, ...]:
+        """Widths of the last hidden layers of those teachers that have one."""
+        return tuple(list(teacher.hidden.values())[-1].size(1) for teacher in self.teachers if teacher.hidden)
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,8 +18,9 @@ class BlendFeatures(Blend):
 
     `L = l(f(x), p) + mix * l(f(a x_i + (1 - a) x_j), a p_i + (1 - a) p_j) + adversarial * l(f(x + delta*), p)
     + similarity * L_rsd`, logits `f(x) [B, C]`, as in `blend`, with its teachers and averaged weights. Points between
-    neighbours are the nearest thing to new nodes in training. `ind` and `cold` are one. Where a request may carry ids,
-    `blend` answers better, and about as well without them.
+    neighbours are the nearest thing to new nodes in training. `ind` and `cold` are one. Where a request carries the ids
+    of neighbours, `blend` is one to seven points better at new nodes; without them it is 0.2 to 1.2 behind, and at
+    known nodes they are level.
 
     Where new nodes are to be answered (production), the student is trained once more with the validation nodes, for as
     many epochs as were best without them: on a small graph they are a tenth of what there is to learn from. Judged on

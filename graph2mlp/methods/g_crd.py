@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,6 +24,10 @@ class GCRD(Method):
     `L = hard * CE + soft * KL + beta * mean_i -log( exp(u_i.v_i / tau) / sum_j exp(u_i.v_j / tau) )`, `u` and `v` the
     last hidden layers of student and teacher through one trained head each (`Linear -> BatchNorm -> ReLU`, rows of
     length 1). Shapes: `x [B, F]`, logits `[B, C]`. Gradient flows into both heads and the student, never the teacher.
+
+    The student's layer is taken after activation and dropout, as in the paper; the teacher's before its activation, as
+    knowledge files hold it. Nodes are those of a batch, labelled or not; the paper draws them from the labelled ones.
+    Only this direction: the student's rows look for the teacher's. Heads end in a ReLU, so no two rows are opposite.
     """
 
     paper: ClassVar[str] = (
@@ -46,11 +51,11 @@ class GCRD(Method):
 
     def __post_init__(self) -> None:
         check_weights("g_crd", self.hard, self.soft, self.beta)
-        if not (self.tau > 0 and self.width >= 1):
-            raise ConfigError(f"g_crd needs tau > 0 and width >= 1 (got {self.tau}, {self.width})")
+        if not (0 < self.tau < math.inf and self.width >= 1):
+            raise ConfigError(f"g_crd needs a finite tau > 0 and width >= 1 (got {self.tau}, {self.width})")
 
     def loss_terms(self, spec: StudentSpec, stage: Stage) -> LossTerms:
-        contrast = Contrast(spec, stage.teacher_width, tau=self.tau, width=self.width)
+        contrast = Contrast(spec, stage.teacher_widths, tau=self.tau, width=self.width)
         return {
             **label_terms(self.hard, self.soft, self.temperature, stage.graph.targets),
             "contrast": (self.beta, contrast),

@@ -16,6 +16,7 @@ from graph2mlp.errors import ConfigError
 from graph2mlp.losses.base import LossTerms
 from graph2mlp.methods.base import Method, Settings, Stage, Team
 from graph2mlp.students.base import Student, StudentSpec
+from graph2mlp.students.norm import BatchNorm
 from graph2mlp.tasks import CLASSIFICATION
 from graph2mlp.training.batches import EdgeBatch, EdgeBatches
 from graph2mlp.training.players import Player, adam
@@ -60,9 +61,9 @@ class GSDN(Method):
     def __post_init__(self) -> None:
         if not 0 < self.rho <= 1 or not 0 <= self.alpha < math.inf:
             raise ConfigError(f"gsdn needs rho in (0, 1] and alpha >= 0; got {self.rho}, {self.alpha}")
-        if self.mixer_hidden < 1 or not self.mixer_lr > 0:
+        if self.mixer_hidden < 1 or not 0 < self.mixer_lr < math.inf:
             raise ConfigError(
-                f"gsdn needs mixer_hidden >= 1 and mixer_lr > 0; got {self.mixer_hidden}, {self.mixer_lr}"
+                f"gsdn needs mixer_hidden >= 1 and a finite mixer_lr > 0; got {self.mixer_hidden}, {self.mixer_lr}"
             )
 
     def team(self, student: Student, stage: Stage, generator: torch.Generator, terms: LossTerms) -> Team:
@@ -95,7 +96,7 @@ class _Head(nn.Module):
 
     def __init__(self, spec: StudentSpec) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm1d(spec.hidden) if spec.norm == "batch" else nn.Identity()
+        self.norm = BatchNorm(spec.hidden) if spec.norm == "batch" else nn.Identity()
         self.out = nn.Linear(spec.hidden, spec.classes)
         self.dropout = spec.dropout
 
@@ -110,7 +111,7 @@ class _Mixer(nn.Module):
     def __init__(self, features: int, hidden: int) -> None:
         super().__init__()
         self.encode = FeatureLinear(features, hidden)
-        self.norm = nn.BatchNorm1d(hidden)
+        self.norm = BatchNorm(hidden)
         self.score = nn.Linear(2 * hidden, 1)
 
     def forward(self, encoded: Tensor, first: Tensor, second: Tensor) -> Tensor:

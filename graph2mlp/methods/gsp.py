@@ -20,8 +20,10 @@ class GSP(Method):
     """All pairs of nodes must be as similar in the student as in the teacher; plus GLNN's labels.
 
     `L = hard * CE + soft * KL + beta * mean_ij (K(s_i, s_j) - K(h_i, h_j))^2` over all pairs of a batch, `h` and `s`
-    the last hidden layers of teacher and student. Shapes: `x [B, F]`, logits `[B, C]`. The paper compares projections
-    by two trained heads, whose loss is 0 when both are constant; here the hidden layers themselves are compared.
+    the last hidden layers of teacher and student before norm and activation. Shapes: `x [B, F]`, logits `[B, C]`. The
+    paper compares projections by two trained heads, whose loss is 0 when both are constant; here the hidden layers
+    themselves are compared. The paper weighs the term by kernel (100 for cosine and poly, 1 for l2, 1e5 for rbf, whose
+    values are that small), beside labels and in nodes of the training set; here `beta` is 1 whatever the kernel.
     """
 
     paper: ClassVar[str] = (

@@ -78,6 +78,11 @@ class NOSMOG(Method):
             value = getattr(self, name)
             if not 0 <= value < math.inf:
                 raise ConfigError(f"{method}.{name} must be at least 0 and finite (got {value})")
+        if self.adversarial and not (self.hard or self.soft):
+            raise ConfigError(
+                f"{method}.adversarial puts the label terms under attack, but {method}.hard and {method}.soft are 0. "
+                f"Give one of them a weight, or set {method}.adversarial=0."
+            )
         # Both refuse impossible settings; better here than after the teacher has been trained.
         SoftLabels(self.temperature)
         self.adversary()

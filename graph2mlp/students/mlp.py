@@ -12,6 +12,7 @@ from graph2mlp.data.features import FeatureLinear, drop_features, project
 from graph2mlp.errors import MethodError
 from graph2mlp.noise import dropout, kept_rows
 from graph2mlp.students.base import Student, StudentInput, StudentSpec
+from graph2mlp.students.norm import BatchNorm
 
 __all__ = ["MLPStudent"]
 
@@ -33,9 +34,7 @@ class MLPStudent(Student):
         self.structure: FeatureLinear | None = None
         if spec.structure:
             self.structure = FeatureLinear(spec.structure, widths[0], bias=False, fan_in=fan_in)
-        self.norms = nn.ModuleList(
-            nn.BatchNorm1d(width) if spec.norm == "batch" else nn.Identity() for width in widths[:-1]
-        )
+        self.norms = nn.ModuleList(BatchNorm(width) if spec.norm == "batch" else nn.Identity() for width in widths[:-1])
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
 
     @property

@@ -28,12 +28,13 @@ _VARIABLE = "GRAPH2MLP_CHECKPOINT_SECONDS"
 
 @dataclass(frozen=True, eq=False)
 class LoopState:
-    """Where a loop stood after `epoch`; `kept` are the best weights so far."""
+    """Where a loop of `epochs` stood after `epoch`; `kept` are the best weights so far."""
 
     kept: dict[str, Tensor]
     best: Score
     best_epoch: int
     epoch: int
+    epochs: int
     seconds: float
     cpu_seconds: float
 
@@ -78,7 +79,7 @@ class Checkpoint:
                 for index, moments in optimizer.state_dict()["state"].items():
                     where = f"{player.name}/adam{number}/{index}"
                     tensors |= {f"{where}/{k}": torch.as_tensor(v) for k, v in moments.items()}
-        about: dict[str, Any] = {"epoch": state.epoch, "best_epoch": state.best_epoch}
+        about: dict[str, Any] = {"epoch": state.epoch, "epochs": state.epochs, "best_epoch": state.best_epoch}
         about |= {"cost": [state.seconds, state.cpu_seconds], "best": [state.best.value, state.best.negative_loss]}
         # clone: safetensors refuses tensors that share memory
         save_tensors(self.path, {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, _json(about))
@@ -89,8 +90,13 @@ class Checkpoint:
         players: Sequence[Player[Any]],
         generators: Sequence[torch.Generator],
         average: WeightAverage | None = None,
+        *,
+        epochs: int,
     ) -> LoopState | None:
         """Put players, generators and average back where the file left them; None when there is no file.
+
+        None, too, when it is of a loop with another number of `epochs`: the one before, which chose it, was made anew
+        and chose another.
 
         Raises:
             RunError: the file is damaged or belongs to another method.
@@ -102,6 +108,8 @@ class Checkpoint:
         try:
             with safe_open(self.path, framework="pt") as file:
                 about = json.loads((file.metadata() or {})["loop"])
+                if about.get("epochs", epochs) != epochs:
+                    return None
                 best, seconds, cpu = Score(*about["best"]), *map(float, about["cost"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
             for player in players:
@@ -115,7 +123,7 @@ class Checkpoint:
             raise RunError(
                 f"Checkpoint {self.path} does not fit this run ({reason}). Delete it to start over."
             ) from None
-        return LoopState(_under("kept/", tensors), best, about["best_epoch"], about["epoch"], seconds, cpu)
+        return LoopState(_under("kept/", tensors), best, about["best_epoch"], about["epoch"], epochs, seconds, cpu)
 
 
 def _interval() -> float:

@@ -81,7 +81,10 @@ def fit(
     burn_in = min(burn_in, epochs - 1)  # the last epoch may always be kept
     started, cpu_started = time.perf_counter(), time.process_time()
     kept, best, best_epoch, first = copy.deepcopy(model.state_dict()), Score(-math.inf, -math.inf), 0, 1
-    if checkpoint is not None and (state := checkpoint.restore(players, generators, average)) is not None:
+    if (
+        checkpoint is not None
+        and (state := checkpoint.restore(players, generators, average, epochs=epochs)) is not None
+    ):
         kept, best, best_epoch, first = state.kept, state.best, state.best_epoch, state.epoch + 1
         started, cpu_started = started - state.seconds, cpu_started - state.cpu_seconds
     epoch = first - 1
@@ -102,7 +105,7 @@ def fit(
         log(epoch, {**figures, "val": now.value, "val_loss": -now.negative_loss, "kept": best_epoch})
         if checkpoint is not None:
             cost = (time.perf_counter() - started, time.process_time() - cpu_started)
-            about = LoopState(kept, best, best_epoch, epoch, *cost)
+            about = LoopState(kept, best, best_epoch, epoch, epochs, *cost)
             checkpoint.maybe_save(players, generators, about, average, last=over())
     model.load_state_dict(kept)
     model.eval()

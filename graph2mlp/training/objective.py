@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -37,10 +38,11 @@ class Adversary:
     random_start: bool = False
 
     def __post_init__(self) -> None:
-        if not (self.eps > 0 and self.steps >= 1 and self.step_size > 0 and 0 < self.rows <= 1):
+        positive = 0 < self.eps < math.inf and 0 < self.step_size < math.inf
+        if not (positive and self.steps >= 1 and 0 < self.rows <= 1):
             raise ConfigError(
-                "An adversary needs eps > 0, steps >= 1, step_size > 0 and rows in (0, 1]; "
-                f"got {self.eps}, {self.steps}, {self.step_size}, {self.rows}."
+                "An adversary needs finite eps and step_size > 0, steps >= 1 and rows in (0, 1]; "
+                f"got {self.eps}, {self.step_size}, {self.steps}, {self.rows}."
             )
 
     def perturb(self, student: Student, embedded: Tensor, loss: _LossOf) -> Tensor:

@@ -64,8 +64,13 @@ def joined(device: torch.device = CPU) -> Iterator[int]:
         dist.init_process_group("cpu:gloo,cuda:nccl", timeout=_PATIENCE)
     try:
         yield dist.get_rank()
-    finally:
-        dist.destroy_process_group()
+    except BaseException:
+        # NCCL takes its communicator down together with the others, who may wait for this process in a sum: torchrun
+        # ends them once this one has gone.
+        if device == CPU:
+            dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()
 
 
 def call_crew() -> None:
@@ -91,11 +96,17 @@ def wait_for_call() -> bool:
 
 @contextmanager
 def together() -> Iterator[None]:
-    """In here all ranks train one student; nothing changes for a process that is alone."""
+    """In here all ranks train one student; nothing changes for a process that is alone.
+
+    Nobody leaves before all are done: a training that goes on at its end has no step in which ranks would meet, and
+    rank 0 then removes the checkpoint that others are still to read.
+    """
     global _active
     _active = dist.is_initialized()
     try:
         yield
+        if _active:
+            dist.all_reduce(torch.zeros(1))
     finally:
         _active = False
 

@@ -73,7 +73,7 @@ def _train(
         spent = None
         if (first := method.first_stage(student, stage, generator)) is not None:
             spent = _fit(student, first, stage, generator, first_log, checkpoint and checkpoint.beside("first"))
-        terms = {**method.loss_terms(spec, stage), **stage.loss.terms(spec, stage.teacher_width)}
+        terms = {**method.loss_terms(spec, stage), **stage.loss.terms(spec, stage.teacher_widths)}
         team = method.team(student, stage, generator, terms)
         if team is None:
             team = single_player(student, stage, generator, DistillObjective(student, terms))

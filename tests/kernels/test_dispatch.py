@@ -15,7 +15,7 @@ from torch import Tensor
 
 from graph2mlp.errors import BackendError
 from graph2mlp.kernels import available, use
-from graph2mlp.kernels.dispatch import _launches, backend, select
+from graph2mlp.kernels.dispatch import _launch_fault, backend, select
 from graph2mlp.kernels.functional import info_nce
 from tests.kernels.compare import in_new_process
 
@@ -28,7 +28,7 @@ def _on(device: str) -> Tensor:
 @pytest.fixture(autouse=True)
 def _compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if Triton could start kernels here."""
-    monkeypatch.setattr("graph2mlp.kernels.dispatch._launches", lambda: True)
+    monkeypatch.setattr("graph2mlp.kernels.dispatch._launch_fault", lambda: "")
 
 
 def _without(status: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +85,7 @@ def test_auto_takes_the_fused_form_on_a_gpu_only() -> None:
 def test_auto_does_without_a_launcher_that_cannot_be_built(monkeypatch: pytest.MonkeyPatch) -> None:
     """Triton compiles it at the first launch; many images have no compiler, and a training must not end there."""
     monkeypatch.undo()
-    _launches.cache_clear()
+    _launch_fault.cache_clear()
     runtime = importlib.import_module("triton.runtime")
 
     def refuse() -> None:
@@ -94,14 +94,16 @@ def test_auto_does_without_a_launcher_that_cannot_be_built(monkeypatch: pytest.M
     for answer, taken in ((refuse, "chunked"), (lambda: 0, "triton")):
         driver = SimpleNamespace(active=SimpleNamespace(get_current_device=answer))
         monkeypatch.setattr(runtime, "driver", driver)
-        _launches.cache_clear()
+        _launch_fault.cache_clear()
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             assert select("loss d", _on("cuda")) == taken
             assert select("loss d", _on("cuda")) == taken
         told = "Triton cannot start kernels here (no C compiler); the slower chunked forms run instead."
         assert [str(one.message) for one in said] == ([told] if taken == "chunked" else [])
-    _launches.cache_clear()
+        monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+        assert available()["triton"].reason == ("" if taken == "triton" else told.partition(";")[0])
+    _launch_fault.cache_clear()
 
 
 def test_an_unsupported_case_falls_back_with_one_warning() -> None:

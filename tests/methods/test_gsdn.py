@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -140,7 +141,9 @@ def test_small_last_batch(size: int, dense_graph: GraphData) -> None:
     assert run_method("gsdn", dense_graph, overrides=overrides).fitted.epochs == 2
 
 
-@pytest.mark.parametrize("values", [{"rho": 0.0}, {"rho": 1.1}, {"alpha": -1}, {"mixer_hidden": 0}])
+@pytest.mark.parametrize(
+    "values", [{"rho": 0.0}, {"rho": 1.1}, {"alpha": -1}, {"mixer_hidden": 0}, {"mixer_lr": math.inf}]
+)
 def test_impossible_settings_are_refused(values: dict[str, Any]) -> None:
     """At once, with the values in the message."""
     with pytest.raises(ConfigError, match="gsdn"):

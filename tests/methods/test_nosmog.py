@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -84,9 +85,28 @@ def test_positions_are_read(dense_graph: GraphData) -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [{"similarity": -0.1}, {"adversarial": -1}, {"eps": 0.0}, {"steps": 0}, {"rows": 0.0}, {"temperature": 0.0}],
+    [
+        {"similarity": -0.1},
+        {"adversarial": -1},
+        {"eps": 0.0},
+        {"eps": math.inf},
+        {"step_size": math.inf},
+        {"steps": 0},
+        {"rows": 0.0},
+        {"temperature": 0.0},
+        {"temperature": math.inf},
+        {"soft": 0.0},
+    ],
 )
 def test_impossible_settings_are_refused(values: dict[str, Any]) -> None:
     """When the settings are read, not after the teacher has been trained."""
     with pytest.raises(ConfigError):
         NOSMOG(**values)
+
+
+def test_similarity_alone(dense_graph: GraphData) -> None:
+    """There is no label term to attack then, which is said; without the attack it trains."""
+    with pytest.raises(ConfigError, match="nosmog.adversarial puts the label terms under attack"):
+        small_config("nosmog", overrides=["nosmog.soft=0"])
+    alone = run_method("nosmog", dense_graph, overrides=["nosmog.soft=0", "nosmog.adversarial=0"])
+    assert alone.fitted.epochs >= 1

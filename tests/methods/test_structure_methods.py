@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graph2mlp.data.graph import GraphData
-from graph2mlp.errors import ConfigError
+from graph2mlp.errors import ConfigError, MethodError
 from graph2mlp.kernels import NeighbourIndex
 from graph2mlp.losses.base import Batch, LossTerm, TeacherRows
 from graph2mlp.losses.contrast import Contrast
@@ -57,7 +58,7 @@ def test_golden_values_of_gsp(kernel: str, want: float, f4: F4) -> None:
 
 def test_golden_value_of_g_crd(f4: F4) -> None:
     """Without heads and dropout. ReLU stands before the head: rows are turned into the positive octant together."""
-    term = Contrast(SPEC, 3, tau=1.0).eval()
+    term = Contrast(SPEC, [3], tau=1.0).eval()
     term.student_head = term.teacher_head = nn.Identity()
     positive = f4.T[[1, 0, 3, 2]]
     want = F.cross_entropy(F.normalize(positive, dim=1) @ F.normalize(f4.T, dim=1).T, torch.arange(4))
@@ -84,7 +85,7 @@ def test_what_is_said_of_validation_nodes_can_be_left_out(method: str, dense_gra
 @pytest.mark.parametrize(("method", "name"), [(LSP(), "local"), (GSP(), "global"), (GCRD(), "contrast")])
 def test_gradient_reaches_student_and_heads_only(method: Method, name: str, f4: F4) -> None:
     """A teacher that moves towards the student would make the loss 0 and teach nothing."""
-    term: LossTerm = Contrast(SPEC, 3) if name == "contrast" else method.loss_terms(SPEC, bare_stage())[name][1]
+    term: LossTerm = Contrast(SPEC, [3]) if name == "contrast" else method.loss_terms(SPEC, bare_stage())[name][1]
     teacher, student = f4.T.float().requires_grad_(), f4.S.float().requires_grad_()
     frozen = TeacherRows(f4.Zt, teacher.detach())
     batch = Batch(torch.arange(4), StudentInput(f4.S), f4.y, (frozen,), edges=_batch(f4).edges)
@@ -113,6 +114,19 @@ def test_wrong_weights_are_refused(method: str, setting: str) -> None:
     """A method without its own term is glnn, and a table must not call it something else."""
     with pytest.raises(ConfigError, match=f"{method} needs hard and soft"):
         small_config(method, overrides=[f"{method}.{setting}"])
+
+
+@pytest.mark.parametrize(("width", "message"), [(3, None), (4, "widths are 3, 4. Give teachers of one width")])
+def test_teachers_of_two_widths(width: int, message: str | None) -> None:
+    """One head reads them all."""
+    with pytest.raises(MethodError, match=message) if message else nullcontext():
+        Contrast(SPEC, [3, width])
+
+
+def test_contrast_of_a_single_row(dense_graph: GraphData) -> None:
+    """It has nothing to be told from, and its heads no variance: one line instead of torch's own."""
+    with pytest.raises(MethodError, match="needs two rows in a batch.*Raise train.batch_size"):
+        run_method("g_crd", dense_graph, overrides=["train.batch_size=1"])
 
 
 def test_neighbours_of_a_batch_carry_their_own_knowledge(dense_graph: GraphData) -> None:

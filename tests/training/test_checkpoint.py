@@ -105,6 +105,17 @@ def test_small_runs_write_nothing(dense_graph: GraphData, tmp_path: Path) -> Non
     assert not list(tmp_path.iterdir())
 
 
+def test_another_number_of_epochs_is_another_loop(dense_graph: GraphData, tmp_path: Path) -> None:
+    """A training of fewer epochs that went on behind its end would keep the weights it started from."""
+    file = tmp_path / "c.safetensors"
+    five, seven = (["train.epochs=5", "train.burn_in=5"], ["train.epochs=7", "train.burn_in=7"])
+    run_method("glnn", dense_graph, overrides=seven, checkpoint=Checkpoint(file, seconds=0))
+    whole = run_method("glnn", dense_graph, overrides=five)
+    again = run_method("glnn", dense_graph, overrides=five, checkpoint=Checkpoint(file))
+    assert again.fitted.best_epoch == 5
+    assert same_weights(whole.weights(), again.weights())
+
+
 @pytest.mark.parametrize("damage", ["truncated", "another method", "another width"])
 def test_checkpoint_that_does_not_fit(damage: str, dense_graph: GraphData, tmp_path: Path) -> None:
     """Going on from something else would give a result that no setting describes."""
