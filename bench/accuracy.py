@@ -2,8 +2,10 @@
 
 One CSV row per run; rows that are there already are not run again, so an interrupted table goes on where it stopped.
 Several processes may fill one file, or files of their own that `--merge` joins. The summary at the end (alone with
-`--summary`) compares every method with a baseline and with its own teacher, seed by seed. `--quick` takes minutes: two
-graphs, the main methods, two seeds, into a file that is thrown away unless `--csv` names one.
+`--summary`) compares every method with a baseline and with its own teacher, seed by seed. `--full` is every method on
+the four CPF graphs in both settings, hours; `--part 1/2` and `--part 2/2` share any table out to two processes, which
+may fill one file. `--quick` takes minutes: two graphs, the main methods, two seeds, into a file that is thrown away
+unless `--csv` names one.
 """
 
 from __future__ import annotations
@@ -45,6 +47,10 @@ SHOWN = ("teacher_", "student_")
 KEYS = ("graph", "setting", "method", "teacher", "seed")
 COLUMNS = (*KEYS, "regime", "layers", "hidden", "parameters", *FIGURES, "settings", "commit", "torch")
 QUICK = {"graphs": "digits,cpf:cora", "settings": "production", "methods": "blend,nosmog,glnn", "seeds": 2}
+FULL = {
+    "graphs": "cpf:cora,cpf:citeseer,cpf:a-computer,cpf:a-photo",
+    "methods": "blend,blend_features,nosmog,glnn,lsp,gsp,g_crd,cold_brew,alignahead,gsdn",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,13 +221,24 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--graphs", default="digits,cpf:cora,cpf:citeseer")
     parser.add_argument("--settings", default="transductive,production")
     add_job_options(parser, methods="blend,nosmog,glnn,lsp,gsp,g_crd,gsdn", seeds=10, csv=None)
-    parser.add_argument("--quick", action="store_true", help="two graphs, the main methods, two seeds: minutes")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--quick", action="store_true", help="two graphs, the main methods, two seeds: minutes")
+    size.add_argument("--full", action="store_true", help="every method on the four CPF graphs: hours")
+    parser.add_argument("--part", type=_part, default=(1, 1), metavar="K/N", help="every N-th run, from the K-th on")
     parser.add_argument("--summary", action="store_true", help="run nothing")
     parser.add_argument("--baseline", default="glnn", metavar="METHOD[:TEACHER]", help="what all are compared with")
     parser.add_argument("--merge", type=Path, nargs="*", metavar="CSV", help="add the rows of these files to --csv")
-    if parser.parse_args(arguments).quick:
-        parser.set_defaults(**QUICK)
+    given = parser.parse_args(arguments)
+    parser.set_defaults(**(QUICK if given.quick else FULL if given.full else {}))
     return parser.parse_args(arguments)
+
+
+def _part(text: str) -> tuple[int, int]:
+    """K and N of `K/N`."""
+    number, _, parts = text.partition("/")
+    if not (number.isdecimal() and parts.isdecimal() and 1 <= int(number) <= int(parts)):
+        raise argparse.ArgumentTypeError(f"expected K/N with K from 1 to N, for example 1/2 (got {text})")
+    return int(number), int(parts)
 
 
 @contextmanager
@@ -236,7 +253,8 @@ def _csv(given: argparse.Namespace) -> Iterator[Path]:
 
 def _jobs(given: argparse.Namespace) -> list[Job]:
     axes = (given.graphs, given.settings, given.methods, given.teachers)
-    return jobs_of(*axes, given.seeds, root=given.root, overrides=given.set)
+    number, parts = given.part
+    return jobs_of(*axes, given.seeds, root=given.root, overrides=given.set)[number - 1 :: parts]
 
 
 def _round(value: float | None) -> float | str:

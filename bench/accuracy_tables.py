@@ -20,6 +20,13 @@ _NAMES = {"test": "transductive"} | {part: f"production, `{part}`" for part in (
 _COLUMNS = {"test": "transductive", "ind": "`ind`", "cold": "`cold`"}
 _RECIPE = ("blend", "appnp+gcn+sage")
 _PLAIN_TABLE = "structure.answers=false"
+_PAPERS = {
+    ("lsp", "lsp.hard=1 lsp.soft=0"): "test",
+    ("gsp", "gsp.hard=1 gsp.soft=0"): "test",
+    ("g_crd", "g_crd.hard=1 g_crd.soft=0"): "test",
+    ("cold_brew", "cold_brew.guess_decay=0 cold_brew.hard=1 cold_brew.soft=0"): "cold",
+}
+"""Methods whose papers teach true labels beside their term: the settings that do, and the part that is asked."""
 _NOISE = ("0.0", "0.1", "0.2", "0.3", "0.5", "0.8", "1.0")
 
 
@@ -55,18 +62,57 @@ def full_table() -> str:
 
 
 def paired_table() -> str:
-    """Every student against the baseline and against its own teacher, seed by seed."""
+    """Every student against the baseline, its own teacher and the plain MLP of its shape, seed by seed."""
     base = f"minus {_BASELINE[0]} ({_BASELINE[1]})"
     lines = [
         [
             entry.graph,
             _NAMES[entry.part],
             entry.label,
-            *(str(one or "-") for one in (entry.baseline, entry.own_teacher)),
+            *(str(one or "-") for one in (entry.baseline, entry.own_teacher, entry.plain_mlp)),
         ]
         for entry in _entries()
     ]
-    return markdown(["graph", "setting", "method", base, "minus its teacher"], lines)
+    return markdown(["graph", "setting", "method", base, "minus its teacher", "minus plain MLP"], lines)
+
+
+def margins_table() -> str:
+    """What the losses of four papers add to the plain MLP: with the paper's own labels, and beside soft ones."""
+    rows = _accuracy()
+    lines = []
+    for (method, changed), part in _PAPERS.items():
+        found = compare([row for row in rows if row["method"] == method or not row["settings"]], _BASELINE)
+        mine = [entry for entry in found if (entry.method, entry.part) == (method, part)]
+        for alone in mine:
+            if alone.settings == changed:
+                ours = next(one for one in mine if (one.graph, one.settings) == (alone.graph, ""))
+                against = [str(one or "-") for one in (alone.plain_mlp, ours.plain_mlp, ours.baseline)]
+                lines.append([method, alone.graph, _NAMES[part], *against])
+    base = f"minus {_BASELINE[0]} ({_BASELINE[1]})"
+    header = [
+        "method",
+        "graph",
+        "asked",
+        "paper's labels, minus plain MLP",
+        "default, minus plain MLP",
+        f"default, {base}",
+    ]
+    return markdown(header, lines)
+
+
+def teacher_sizes_table() -> str:
+    """Layers, width and parameters of each teacher, by graph; a SAGE in both its forms, mean first."""
+    rows = read_rows(RESULTS / "teacher_sizes.csv")
+    teachers = list(dict.fromkeys(row["teacher"] for row in rows))
+    lines = []
+    for graph in dict.fromkeys(row["graph"] for row in rows):
+        cells = []
+        for teacher in teachers:
+            those = [row for row in rows if (row["graph"], row["teacher"]) == (graph, teacher)]
+            sizes = " or ".join(f"{int(row['parameters']) // 1000}k" for row in those)
+            cells.append(f"{those[0]['layers']} x {those[0]['hidden']}, {sizes}" if those else "-")
+        lines.append([graph, *cells])
+    return markdown(["graph", *teachers], lines)
 
 
 def ablation_table() -> str:
@@ -138,6 +184,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "answers": answers_table,
     "every accuracy": full_table,
     "paired": paired_table,
+    "margins": margins_table,
+    "teacher sizes": teacher_sizes_table,
     "noise": noise_table,
     "degree": degree_table,
     "edges": edges_table,

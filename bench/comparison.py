@@ -58,6 +58,9 @@ class Entry:
     baseline: Paired | None
     """Against the baseline's runs; None for the baseline itself and where no seed is common."""
     own_teacher: Paired | None
+    """Against its teacher; None without one."""
+    plain_mlp: Paired | None
+    """Against an MLP of the student's shape that learns from labels and features alone."""
 
     @property
     def label(self) -> str:
@@ -111,6 +114,7 @@ def compare(rows: Sequence[Row], baseline: tuple[str, str]) -> list[Entry]:
             if key[2:] != (*baseline, "")
             else None,
             own_teacher=_pair(groups[key], "student", groups[key], "teacher", part),
+            plain_mlp=_pair(groups[key], "student", groups[key], "mlp", part),
         )
         for key in sorted(groups, key=_rank)
         for part in PARTS[key[1]]

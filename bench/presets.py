@@ -1,9 +1,10 @@
 """What each export preset costs and keeps, on trained students: `python -m bench.presets`.
 
-Four students: `digits` and Cora as `graph2mlp distill` makes them (nosmog, seed 0, all defaults), and two that are
-trained here for a few epochs on made-up data (noisy clusters, 12,000 nodes, a third of them for training), one with a
-table and one, wider, on features alone. Never on random weights: rounding looks worse on them than it is.
-All presets of a student answer the same requests in one interleaved run, one thread, the network alone.
+Six students: `digits` and Cora as `graph2mlp distill` makes them (nosmog, seed 0, all defaults), Cora by `cold_brew`
+with a row of its bank for every node and with 256 prototypes, and two that are trained here for a few epochs on made-up
+data (noisy clusters, 12,000 nodes, a third of them for training), one with a table and one, wider, on features alone.
+Never on random weights: rounding looks worse on them than it is. All presets of a student answer the same requests in
+one interleaved run, one thread, the network alone. `--students` measures some again and keeps the others' rows.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import torch
 import torch.nn.functional as F
 
 from bench.accuracy import commit
+from bench.rows import read_rows
 from graph2mlp.atomic import atomic_path
 from graph2mlp.config import resolve_config
 from graph2mlp.console import Reporter
@@ -62,32 +64,49 @@ MADE_UP = {
 }
 
 
+TRAINED: dict[str, dict[str, Any]] = {
+    "digits": {"graph": "digits", "method": "nosmog"},
+    "cpf:cora": {"graph": "cpf:cora", "method": "nosmog"},
+    "cpf:cora by cold_brew": {"graph": "cpf:cora", "method": "cold_brew"},
+    "cpf:cora by cold_brew, 256 prototypes": {
+        "graph": "cpf:cora",
+        "method": "cold_brew",
+        "overrides": ["cold_brew.bank=kmeans"],
+    },
+}
+"""Settings of the students that `distill` makes."""
+
+STUDENTS = (*TRAINED, *MADE_UP)
+
+
 def main() -> None:
     """Train, export, measure, write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--graphs", default=";".join(("digits", "cpf:cora", *MADE_UP)), help="separated by semicolons")
+    parser.add_argument("--students", default=";".join(STUDENTS), help="separated by semicolons")
     parser.add_argument("--batches", default="1,64,1024")
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--root", default=None)
     parser.add_argument("--csv", type=Path, default=RESULTS / "presets.csv")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    rows: list[dict[str, Any]] = []
-    for graph in given.graphs.split(";"):
+    students = given.students.split(";")
+    rows: list[dict[str, Any]] = [dict(row) for row in read_rows(given.csv) if row["student"] not in students]
+    for student in students:
         with tempfile.TemporaryDirectory() as folder:
-            if graph in MADE_UP:
-                run: Any = made_up_run(MADE_UP[graph])
+            if student in MADE_UP:
+                run: Any = made_up_run(MADE_UP[student])
             else:
-                config = resolve_config(graph=graph, method="nosmog", root=given.root)
+                config = resolve_config(**TRAINED[student], root=given.root)
                 run = distill(config, Path(folder) / "run", reporter=Reporter(quiet=True))
-            rows += measure_run(graph, run, [int(size) for size in given.batches.split(",")], given.seconds)
+            rows += measure_run(student, run, [int(size) for size in given.batches.split(",")], given.seconds)
+    rows.sort(key=lambda row: STUDENTS.index(row["student"]))
     with atomic_path(given.csv) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 
 
-def measure_run(graph: str, run: RunLike, batches: list[int], seconds: float) -> list[dict[str, Any]]:
+def measure_run(student: str, run: RunLike, batches: list[int], seconds: float) -> list[dict[str, Any]]:
     """One row per preset and batch size; a preset that is refused has one row that says why."""
     passed: dict[str, Candidate] = {}
     rows: list[dict[str, Any]] = []
@@ -98,7 +117,7 @@ def measure_run(graph: str, run: RunLike, batches: list[int], seconds: float) ->
             try:
                 passed[preset.name] = build_candidate(prepared, preset, MAX_DROP / 100, where=Path(preset.name))
             except Graph2MLPError as error:
-                rows.append(_row(graph, preset.name) | {"status": str(error), **machine})
+                rows.append(_row(student, preset.name) | {"status": str(error), **machine})
         found = measure_candidates(passed, prepared.sample, batches, seconds=seconds)
         for name, candidate in passed.items():
             facts = _facts(candidate, prepared, run)
@@ -106,8 +125,10 @@ def measure_run(graph: str, run: RunLike, batches: list[int], seconds: float) ->
                 one = found[batch][name]
                 times = {"batch": batch, "n": one.n, "p50_us": one.p50_us, "cpu_us": one.cpu_us, "noisy": one.noisy}
                 times["times_fp32"] = found[batch]["fp32"].p50_us / one.p50_us
-                rows.append(_row(graph, name) | times | facts | machine)
-                print(*(f"{key}={value}" for key, value in (_row(graph, name) | times | facts).items() if value != ""))
+                rows.append(_row(student, name) | times | facts | machine)
+                print(
+                    *(f"{key}={value}" for key, value in (_row(student, name) | times | facts).items() if value != "")
+                )
     return rows
 
 
@@ -131,9 +152,13 @@ def _facts(candidate: Candidate, prepared: Any, run: RunLike) -> dict[str, Any]:
     }
 
 
-def _row(graph: str, preset: str) -> dict[str, Any]:
+def _row(student: str, preset: str) -> dict[str, Any]:
     columns = "batch n p50_us cpu_us noisy times_fp32 size_kb tensors layers val val_network agreement total_variation"
-    return {"graph": graph, "preset": preset, **dict.fromkeys((*columns.split(), "test", "test_network", "status"), "")}
+    return {
+        "student": student,
+        "preset": preset,
+        **dict.fromkeys((*columns.split(), "test", "test_network", "status"), ""),
+    }
 
 
 def made_up_run(shape: MadeUp, *, nodes: int = 12_000, epochs: int = 6) -> Any:

@@ -105,19 +105,19 @@ def presets_table() -> str:
     header = ["student", "preset", "KB", "validation", "same label", "test"]
     header += [f"batch {batch}: {'CPU' if key == 'cpu_us' else 'p50'} us (x fp32)" for batch, key in columns]
     lines = []
-    for graph, preset in dict.fromkeys((row["graph"], row["preset"]) for row in rows):
-        those = {row["batch"]: row for row in rows if (row["graph"], row["preset"]) == (graph, preset)}
+    for student, preset in dict.fromkeys((row["student"], row["preset"]) for row in rows):
+        those = {row["batch"]: row for row in rows if (row["student"], row["preset"]) == (student, preset)}
         first = next(iter(those.values()))
         if first["status"] != "passed":
-            lines.append([graph, preset, "-", "refused", *["-"] * (2 + len(columns))])
+            lines.append([student, preset, "-", "refused", *["-"] * (2 + len(columns))])
             continue
         shares = [f"{100 * float(first[key]):.2f}" for key in ("val", "agreement", "test")]
-        whole = {row["batch"]: row for row in rows if (row["graph"], row["preset"]) == (graph, "fp32")}
+        whole = {row["batch"]: row for row in rows if (row["student"], row["preset"]) == (student, "fp32")}
         times = [
             f"{float(those[batch][key]):,.1f} ({float(whole[batch][key]) / float(those[batch][key]):.2f})"
             for batch, key in columns
         ]
-        lines.append([graph, preset, f"{float(first['size_kb']):,.0f}", *shares, *times])
+        lines.append([student, preset, f"{float(first['size_kb']):,.0f}", *shares, *times])
     return markdown(header, lines)
 
 

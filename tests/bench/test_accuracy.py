@@ -10,6 +10,7 @@ import pytest
 from bench import accuracy
 from bench.accuracy import accuracy_file, jobs_of, main
 from graph2mlp.distill import distill
+from graph2mlp.methods import METHODS
 from tests.graphs import community_graph, save_npz
 
 FAST = ["--settings", "transductive", "--set", "train.epochs=3", "--set", "teacher.epochs=3"]
@@ -110,3 +111,27 @@ def test_a_method_without_teacher_runs_once_for_all_teachers() -> None:
     jobs = jobs_of("digits", "transductive", "glnn,gsdn", "sage,gcn", 2)
     named = [(job.names["method"], job.names["teacher"], job.names["seed"]) for job in jobs]
     assert len(named) == len(set(named)) == 6
+
+
+def test_parts_make_up_the_table() -> None:
+    """Every run is in one part, and seeds alternate, so that parts cost the same."""
+    given = ["--full", "--seeds", "3"]
+    whole = accuracy._jobs(accuracy._arguments(given))
+    parts = [accuracy._jobs(accuracy._arguments([*given, "--part", f"{k}/2"])) for k in (1, 2)]
+    assert len(whole) == 4 * 2 * 10 * 3
+    assert [job for pair in zip(*parts, strict=True) for job in pair] == whole
+    assert {job.config.method for job in whole} == {*METHODS} - {"mlp"}
+
+
+@pytest.mark.parametrize("text", ["2", "0/2", "3/2", "a/b", "1/-2", "1/0"])
+def test_impossible_part(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line, before anything is trained."""
+    with pytest.raises(SystemExit):
+        accuracy._arguments(["--part", text])
+    assert "expected K/N with K from 1 to N" in capsys.readouterr().err
+
+
+def test_full_and_quick_exclude_each_other() -> None:
+    """They name different tables."""
+    with pytest.raises(SystemExit):
+        accuracy._arguments(["--full", "--quick"])

@@ -55,6 +55,10 @@ def test_pairs_are_equal_seeds_whatever_their_order() -> None:
     assert (found.n, found.wins) == (2, 2)
     assert found.mean == pytest.approx(15)
     assert entries["glnn"].baseline is None
+    plain = entries["a"].plain_mlp
+    assert plain is not None
+    assert (plain.n, plain.wins) == (3, 2)
+    assert plain.mean == pytest.approx((30 + 10 - 50) / 3)
     own = entries["a"].own_teacher
     assert own is not None
     assert (own.n, own.wins) == (3, 1)
