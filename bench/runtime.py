@@ -12,15 +12,12 @@ what is above it is dispatch of operators and intermediate results.
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy reads it once, when it is loaded
 
 import numpy as np
 import torch
