@@ -41,12 +41,11 @@ def compact_table() -> str:
     for graph in graphs:
         mine = {label: parts for (where, label), parts in groups.items() if where == graph}
         for label, parts in mine.items():
-            first = next(iter(parts.values()))
-            lines.append(_line(graph, label, first, [_cell(parts.get(part)) for part in _COLUMNS]))
+            lines.append(_line(graph, label, parts, [_cell(parts.get(part)) for part in _COLUMNS]))
         plain = next((parts for parts in mine.values() if next(iter(parts.values())).method == "glnn"), None)
         if plain is not None:
             cells = [spread(plain[part].rows, f"mlp_{part}") if part in plain else "-" for part in _COLUMNS]
-            lines.append(_line(graph, "plain MLP", next(iter(plain.values())), cells))
+            lines.append(_line(graph, "plain MLP", plain, cells))
         lines += _published(graph)
     return markdown(["graph", "method (teacher)", "regime", "size", "seeds", *_COLUMNS.values()], lines)
 
@@ -222,9 +221,11 @@ def _cost(rows: Sequence[Row]) -> float:
     return statistics.fmean(float(row["cpu_s_structure"]) + float(row["cpu_s_student"]) for row in rows)
 
 
-def _line(graph: str, label: str, entry: Entry, cells: Sequence[str]) -> list[str]:
-    features = label == "plain MLP"
-    return [graph, label, "features" if features else entry.regime, entry.size, str(len(entry.rows)), *cells]
+def _line(graph: str, label: str, parts: Mapping[str, Entry], cells: Sequence[str]) -> list[str]:
+    first = next(iter(parts.values()))
+    regime = "features" if label == "plain MLP" else first.regime
+    seeds = " / ".join(dict.fromkeys(str(len(entry.rows)) for entry in parts.values()))  # one figure where all agree
+    return [graph, label, regime, first.size, seeds, *cells]
 
 
 def _cell(entry: Entry | None) -> str:
