@@ -90,6 +90,8 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     students = given.students.split(";")
+    if unknown := [student for student in students if student not in STUDENTS]:
+        parser.error(f"unknown students: {'; '.join(unknown)}. Known: {'; '.join(STUDENTS)}")
     rows: list[dict[str, Any]] = [dict(row) for row in read_rows(given.csv) if row["student"] not in students]
     for student in students:
         with tempfile.TemporaryDirectory() as folder:

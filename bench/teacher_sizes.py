@@ -12,6 +12,7 @@ from graph2mlp.atomic import atomic_path
 from graph2mlp.config import resolve_config
 from graph2mlp.data.datasets import load_graph
 from graph2mlp.data.graph import GraphData
+from graph2mlp.teachers.config import TeacherConfig
 from graph2mlp.teachers.models import build_teacher
 
 
@@ -39,15 +40,14 @@ def main() -> None:
 def sizes(graph: GraphData, teacher: str, method: str) -> list[dict[str, int]]:
     """One size for each form that a run may keep; an ensemble has the sum of its members, SAGE in its larger form."""
     config = resolve_config(graph=graph.name, method=method, teacher=teacher).teacher
-    members = config.members()
-    forms = members[0].candidates() if len(members) == 1 else [member.candidates()[0] for member in members]
-    shape = (graph.num_features, graph.num_classes)
-    counts = [
-        sum(weight.numel() for weight in build_teacher(*shape, form, node_ids=graph.node_ids).parameters())
-        for form in forms
-    ]
-    found = counts if len(members) == 1 else [sum(counts)]
-    return [{"layers": config.layers, "hidden": config.hidden, "parameters": count} for count in found]
+    first, *others = ([_parameters(graph, form) for form in one.candidates()] for one in config.members())
+    counts = [sum(forms[0] for forms in (first, *others))] if others else first
+    return [{"layers": config.layers, "hidden": config.hidden, "parameters": count} for count in counts]
+
+
+def _parameters(graph: GraphData, form: TeacherConfig) -> int:
+    network = build_teacher(graph.num_features, graph.num_classes, form, node_ids=graph.node_ids)
+    return sum(weight.numel() for weight in network.parameters())
 
 
 if __name__ == "__main__":
