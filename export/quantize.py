@@ -78,13 +78,9 @@ def _tables(editor: ModelEditor, preset: Preset) -> list[QuantizedTensor]:
 
 
 def _dense(editor: ModelEditor, preset: Preset, ranges: Callable[[list[str]], Ranges]) -> list[QuantizedTensor]:
-    layers = editor.dense_layers()
-    if preset.dense == "int8-static":  # all or none: see quantize_dense._static_gemm
-        layers = layers if any(layer.weight.size >= SMALL_LAYER for layer in layers) else []
-        known = ranges([layer.node.input[0] for layer in layers]) if layers else {}
-    else:
-        layers = [layer for layer in layers if layer.weight.size >= SMALL_LAYER]
-        known = {}
+    layers = [layer for layer in editor.dense_layers() if layer.weight.size >= SMALL_LAYER]
+    static = preset.dense == "int8-static" and bool(layers)
+    known = ranges([layer.node.input[0] for layer in layers]) if static else {}
     done = []
     for layer in layers:
         if preset.dense == "int8-static":
