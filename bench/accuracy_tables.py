@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 from bench.accuracy import RESULTS, accuracy_file
-from bench.comparison import Entry, compare, signed, spread
+from bench.comparison import Entry, compare, spread
 from bench.robustness import FIGURES, robustness_file
 from bench.rows import read_rows
 
-__all__ = ["TABLES"]
+__all__ = ["TABLES", "default_entries", "markdown"]
 
 Row = Mapping[str, str]
 
 _BASELINE = ("glnn", "sage")
 _NAMES = {"test": "transductive"} | {part: f"production, `{part}`" for part in ("tran", "ind", "prod", "cold")}
-_COLUMNS = {"test": "transductive", "ind": "`ind`", "cold": "`cold`"}
 _RECIPE = ("blend", "appnp+gcn+sage")
 _PLAIN_TABLE = "structure.answers=false"
 _LABELS_ALONE = ("glnn", "glnn.hard=1 glnn.soft=0")
@@ -31,30 +29,11 @@ _PAPERS = {
 _NOISE = ("0.0", "0.1", "0.2", "0.3", "0.5", "0.8", "1.0")
 
 
-def compact_table() -> str:
-    """One line per graph and method, with what it gains over its teacher, and the best published figures below."""
-    groups: dict[tuple[str, str], dict[str, Entry]] = {}
-    for entry in _entries():
-        groups.setdefault((entry.graph, entry.label), {})[entry.part] = entry
-    lines: list[list[str]] = []
-    graphs = list(dict.fromkeys(graph for graph, _ in groups))
-    for graph in graphs:
-        mine = {label: parts for (where, label), parts in groups.items() if where == graph}
-        for label, parts in mine.items():
-            lines.append(_line(graph, label, parts, [_cell(parts.get(part)) for part in _COLUMNS]))
-        plain = next((parts for parts in mine.values() if next(iter(parts.values())).method == "glnn"), None)
-        if plain is not None:
-            cells = [spread(plain[part].rows, f"mlp_{part}") if part in plain else "-" for part in _COLUMNS]
-            lines.append(_line(graph, "plain MLP", plain, cells))
-        lines += _published(graph)
-    return markdown(["graph", "method (teacher)", "regime", "size", "seeds", *_COLUMNS.values()], lines)
-
-
 def full_table() -> str:
     """One row per graph, setting and student: mean and population deviation over the seeds."""
     header = ["graph", "setting", "method", "regime", "size", "seeds", "teacher", "plain MLP", "student", "CPU s"]
     lines = []
-    for entry in _entries():
+    for entry in default_entries():
         who = [spread(entry.rows, f"{one}_{entry.part}") for one in ("teacher", "mlp", "student")]
         size = [entry.regime, entry.size, str(len(entry.rows))]
         lines.append([entry.graph, _NAMES[entry.part], entry.label, *size, *who, f"{_cost(entry.rows):.1f}"])
@@ -71,7 +50,7 @@ def paired_table() -> str:
             entry.label,
             *(str(one or "-") for one in (entry.baseline, entry.own_teacher, entry.plain_mlp)),
         ]
-        for entry in _entries()
+        for entry in default_entries()
     ]
     return markdown(["graph", "setting", "method", base, "minus its teacher", "minus plain MLP"], lines)
 
@@ -168,6 +147,11 @@ def edges_table() -> str:
     return markdown(header, _robustness("edges", ("all", "none")))
 
 
+def default_entries() -> list[Entry]:
+    """Runs with the defaults; others belong to the table of changes."""
+    return compare([row for row in _accuracy() if not row["settings"]], _BASELINE)
+
+
 def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """A table."""
     rows = [header, ["---"] * len(header), *lines]
@@ -175,7 +159,6 @@ def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "accuracy": compact_table,
     "ablation": ablation_table,
     "frequencies": frequencies_table,
     "answers": answers_table,
@@ -191,11 +174,6 @@ TABLES: dict[str, Callable[[], str]] = {
 
 def _accuracy() -> list[dict[str, str]]:
     return accuracy_file(RESULTS / "accuracy.csv").read()
-
-
-def _entries() -> list[Entry]:
-    """Runs with the defaults; others belong to the table of changes."""
-    return compare([row for row in _accuracy() if not row["settings"]], _BASELINE)
 
 
 def _changes(*, before: str, after: str) -> list[tuple[Entry, Entry]]:
@@ -219,31 +197,6 @@ def _run_of(row: Row) -> tuple[str, ...]:
 def _cost(rows: Sequence[Row]) -> float:
     """CPU seconds of structure and student."""
     return statistics.fmean(float(row["cpu_s_structure"]) + float(row["cpu_s_student"]) for row in rows)
-
-
-def _line(graph: str, label: str, parts: Mapping[str, Entry], cells: Sequence[str]) -> list[str]:
-    first = next(iter(parts.values()))
-    regime = "features" if label == "plain MLP" else first.regime
-    seeds = " / ".join(dict.fromkeys(str(len(entry.rows)) for entry in parts.values()))  # one figure where all agree
-    return [graph, label, regime, first.size, seeds, *cells]
-
-
-def _cell(entry: Entry | None) -> str:
-    if entry is None:
-        return "-"
-    gain = f" ({signed(entry.own_teacher.mean)})" if entry.own_teacher else ""
-    return spread(entry.rows, f"student_{entry.part}") + gain
-
-
-def _published(graph: str) -> list[list[str]]:
-    lines = []
-    for row in read_rows(Path(__file__).parent / "published.csv"):
-        if row["graph"] != graph:
-            continue
-        figures = [row[part] or "-" for part in ("transductive", "ind")]
-        label = f"*published: {row['method']}* [{row['source']}]"
-        lines.append([graph, label, row["regime"], "-", "-", *figures, "-"])
-    return lines
 
 
 def _robustness(question: str, levels: Sequence[str]) -> list[list[str]]:

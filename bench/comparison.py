@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from graph2mlp.errors import DataError
 from graph2mlp.significance import half_width
 
-__all__ = ["HOW", "ORDER", "Entry", "Paired", "compare", "paired", "signed", "spread", "summary"]
+__all__ = ["HOW", "Entry", "Paired", "compare", "method_rank", "paired", "signed", "spread", "summary"]
 
-ORDER = ("blend", "nosmog", "glnn", "g_crd", "gsp", "lsp", "cold_brew", "alignahead", "gsdn", "mlp")
+_ORDER = ("blend", "blend_features", "nosmog", "glnn", "g_crd", "gsp", "lsp", "cold_brew", "alignahead", "gsdn", "mlp")
 """Methods in the order of the tables; others follow by name."""
 
 PARTS = {"transductive": ("test",), "production": ("tran", "ind", "prod", "cold")}
@@ -121,6 +121,11 @@ def compare(rows: Sequence[Row], baseline: tuple[str, str]) -> list[Entry]:
     ]
 
 
+def method_rank(method: str) -> int:
+    """Where a method stands in the tables; one that has no place comes last."""
+    return _ORDER.index(method) if method in _ORDER else len(_ORDER)
+
+
 def signed(points: float) -> str:
     """Two digits with a sign; what rounds to nothing is +0.00."""
     return f"{round(points, 2) + 0.0:+.2f}"
@@ -170,8 +175,7 @@ def _by_place(entries: Sequence[Entry]) -> Iterator[tuple[str, list[Entry]]]:
 
 def _rank(key: tuple[str, ...]) -> tuple[object, ...]:
     graph, setting, method, teacher, settings = key
-    place = ORDER.index(method) if method in ORDER else len(ORDER)
-    return graph != "digits", graph, setting != "transductive", place, method, teacher, settings
+    return graph != "digits", graph, setting != "transductive", method_rank(method), method, teacher, settings
 
 
 def _against(rows: Sequence[Row], others: Sequence[Row], part: str) -> Paired | None:

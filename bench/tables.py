@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
-from bench import accuracy_tables
+from bench import accuracy_tables, method_tables
 from bench.accuracy_tables import markdown
 from bench.rows import read_rows
 from graph2mlp.export.presets import PRESETS
@@ -160,6 +160,7 @@ TABLES = {
     "twitch": twitch_table,
     "preset purposes": preset_purposes_table,
     "presets": presets_table,
+    **method_tables.TABLES,
     **accuracy_tables.TABLES,
     "latency": latency_table,
     "server": server_table,
