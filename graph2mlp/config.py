@@ -6,11 +6,12 @@ Each later source wins: defaults of the package, defaults of the method, a TOML 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from graph2mlp.config_rules import at_odds
 from graph2mlp.data.datasets import dataset_names, is_graph_path
 from graph2mlp.data.label_arrays import AUTO, find_task
 from graph2mlp.errors import ConfigError, suggest
@@ -151,32 +152,11 @@ def resolve_config(
     _own_teacher(tree["teacher"], {"module": teacher_module, "weights": teacher_weights}, given, trusted)
     problems: list[str] = []
     built: dict[str, Any] = {name: _build(types[name], name, values, problems) for name, values in tree.items()}
-    problems += _at_odds(cls, built)
+    problems += at_odds(cls, built)
     if problems:
         raise ConfigError(" ".join(problems))
     hyper = built.pop(str(top["method"]))
     return RunConfig(**top, **built, hyper=hyper)
-
-
-def _at_odds(cls: type[Method], built: Mapping[str, Any]) -> Iterator[str]:
-    """Settings that the method has no use for; a group that could not be built is None."""
-    loss, train, structure = built["loss"], built["train"], built["structure"]
-    if loss is not None and loss.used and not cls.needs_teacher:
-        names = ", ".join(f"loss.{name}" for name in loss.used)
-        yield (
-            f"{names} compares with a teacher, but method '{cls.name()}' learns from none. "
-            "Leave it out, or use a method with a teacher, such as glnn."
-        )
-    if structure is not None and structure.answers and not (cls.needs_teacher and cls.reads_structure):
-        yield (
-            f"structure.answers puts a teacher's answers into the table, but method '{cls.name()}' has no "
-            f"{'table' if cls.needs_teacher else 'teacher'}. Leave it out, or use nosmog or blend."
-        )
-    if train is not None and train.teach_val == "refit" and cls.first_stage is not Method.first_stage:
-        yield (
-            f"train.teach_val=refit trains once more for as many epochs as were best, but method '{cls.name()}' trains "
-            "in two stages, each with a best epoch of its own. Use train.teach_val=known."
-        )
 
 
 def _check_top(top: dict[str, Any]) -> None:

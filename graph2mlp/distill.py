@@ -27,6 +27,7 @@ from graph2mlp.methods.mlp import MLP
 from graph2mlp.report import PAGE, write_report
 from graph2mlp.results import Cost, Finished, run_result
 from graph2mlp.run import Run, open_run, save_student
+from graph2mlp.run_files import checksums
 from graph2mlp.run_folder import check_folder, claim_folder, is_complete, keep_if_resumable, locked_folder
 from graph2mlp.run_inputs import Inputs, check_same_inputs, read_inputs
 from graph2mlp.structure import encode_structure
@@ -159,7 +160,7 @@ def _run_stages(work: _Work) -> None:
         result, details = run_result(config, made)
     if details is not None:
         write_json(out / "breakdown.json", details)
-    write_json(out / "result.json", result)
+    write_json(out / "result.json", result | {"files": checksums(out)})
 
 
 def _learn(
@@ -313,10 +314,13 @@ def structure_table(
 
 
 def _control(work: _Work, spec: StudentSpec, stage: Stage) -> Student:
-    """The plain MLP of the student's shape, on features and labels alone: what distillation is measured against."""
+    """The plain MLP of the student's shape, on features and labels alone: what distillation is measured against.
+
+    Weight decay and patience are its own, unless this run is the plain MLP and the user may have chosen others; step
+    size, batches, burn-in and average are the run's. Its dropout is `student.dropout`, whatever a method makes of it.
+    """
     config = work.config
-    # Trained by its own settings, unless this run is the plain MLP and the user may have chosen others. It learns from
-    # labels alone, so there is no soft label of a validation node to teach.
+    # It learns from labels alone, so there is no soft label of a validation node to teach.
     train = config.train if config.method == "mlp" else replace(stage.train, **MLP.defaults["train"])
     train = replace(train, teach_val="never")
     plain = replace(stage, teachers=(), structure=None, train=train, loss=LossConfig())

@@ -92,6 +92,7 @@ def _run(path: Path) -> tuple[str, Rows]:
     from graph2mlp.run import open_run
 
     run = open_run(path)
+    run.check_files()
     student, result = run.student(), run.result
     parts = [f"{one.name} ({len(one.node_ids)} nodes)" for one in run.knowledge()]
     table = run.structure()

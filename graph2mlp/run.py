@@ -20,6 +20,7 @@ from graph2mlp.data.datasets import load_graph
 from graph2mlp.data.graph import GraphData
 from graph2mlp.data.splits import production_split
 from graph2mlp.errors import ConfigError, Graph2MLPError, RunError
+from graph2mlp.run_files import checked
 from graph2mlp.structure.table import StructureTable
 from graph2mlp.students import build_student
 from graph2mlp.students.base import Student
@@ -71,7 +72,7 @@ class Run:
 
     def student(self) -> Student:
         """The trained student, in evaluation mode."""
-        path = self.path / "student.safetensors"
+        path = self._file("student.safetensors")
         student = _load_student(path)
         if weights_fingerprint(student) != self.fingerprint:
             raise RunError(
@@ -81,12 +82,12 @@ class Run:
 
     def control(self) -> Student | None:
         """The plain MLP the student is compared with; None in runs that did not keep it."""
-        path = self.path / "mlp.safetensors"
+        path = self._file("mlp.safetensors")
         return _load_student(path) if path.exists() else None
 
     def structure(self) -> StructureTable | None:
         """The structure table, None for a student that reads features only."""
-        path = self.path / "structure.safetensors"
+        path = self._file("structure.safetensors")
         if not self.config.hyper.reads_structure:
             return None
         table = StructureTable.load(path)
@@ -99,7 +100,8 @@ class Run:
 
     def knowledge(self) -> list[TeacherKnowledge]:
         """What the teachers said; empty for a method without."""
-        return [TeacherKnowledge.load(path) for path in sorted((self.path / "knowledge").glob("*.safetensors"))]
+        names = sorted(path.name for path in (self.path / "knowledge").glob("*.safetensors"))
+        return [TeacherKnowledge.load(self._file(f"knowledge/{name}")) for name in names]
 
     def teacher(self) -> Teacher:
         """The teacher of this run, in evaluation mode; one of the user's own only when its code is allowed.
@@ -109,7 +111,7 @@ class Run:
         """
         if self.config.teacher.own:
             return self._own_teacher()
-        path = self.path / "teacher.safetensors"
+        path = self._file("teacher.safetensors")
         if not path.exists():
             raise RunError(f"Run {self.path} holds no teacher network, so there is nothing to compare with.")
         return load_teacher(path, self.graph())
@@ -122,7 +124,7 @@ class Run:
                 f"The teacher of {self.path} is code from outside ({config.code}), which runs only when you name it: "
                 f"add {option} {config.code}"
             )
-        weights = self.path / "teacher.safetensors" if config.module else None
+        weights = self._file("teacher.safetensors") if config.module else None
         teacher = load_own_teacher(replace(config, hidden_layers="none"), self.graph(), weights=weights)
         if weights_fingerprint(teacher) != self.knowledge()[0].weights:
             raise RunError(
@@ -131,6 +133,23 @@ class Run:
         teacher.examine(self.graph().observed())
         find_hops(teacher, self.graph())
         return teacher
+
+    def check_files(self) -> None:
+        """Hold every tensor file against its checksum.
+
+        Raises:
+            RunError: one is missing, or has changed.
+        """
+        for name in self._checksums:
+            if not self._file(name).exists():
+                raise RunError(f"{self.path / name} is missing. Run distill again.")
+
+    @property
+    def _checksums(self) -> dict[str, str]:
+        return dict(self.result.get("files", {}))
+
+    def _file(self, name: str) -> Path:
+        return checked(self.path, name, self._checksums)
 
     @property
     def fingerprint(self) -> str:

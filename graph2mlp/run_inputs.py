@@ -12,6 +12,7 @@ import torch
 
 from graph2mlp.atomic import write_json
 from graph2mlp.config import RunConfig
+from graph2mlp.config_rules import unread
 from graph2mlp.data.datasets import dataset_names
 from graph2mlp.data.graph import GraphData
 from graph2mlp.data.targets import known_rows
@@ -112,10 +113,13 @@ def _check_task(config: RunConfig, graph: GraphData) -> None:
 def _noted(graph: GraphData, config: RunConfig, files: Sequence[Path]) -> GraphData:
     """The graph with a note where a setting, perhaps one that the user has not made, does not do what it says."""
     outside = bool(files) or config.teacher.own
+    notes = []
     if outside and config.teacher.frequencies == "observed" and graph.task is CLASSIFICATION:
-        note = "teacher.frequencies=observed is for built-in teachers; what yours says is taken as it is"
-        return replace(graph, notes=(*graph.notes, note))
-    return graph
+        notes.append("teacher.frequencies=observed is for built-in teachers; what yours says is taken as it is")
+    if names := unread(config.hyper, vars(config)):
+        has = "reads no structure table" if config.hyper.needs_teacher else "has no teacher or reads no structure table"
+        notes.append(f"{', '.join(names)} not used: method '{config.method}' {has}")
+    return replace(graph, notes=(*graph.notes, *notes)) if notes else graph
 
 
 def _check_reported(graph: GraphData) -> None:

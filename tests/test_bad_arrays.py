@@ -95,6 +95,7 @@ CASES: dict[str, tuple[Callable[[Arrays], Arrays], tuple[str, ...]]] = {
     "no test nodes": (_of("test", lambda t: t[:0]), ("'test'", "report")),
     "split with fractions": (_of("train", lambda t: t + 0.5), ("train", "integers")),
     "split as text": (_put(train=np.array(["a"])), ("train", "integers")),
+    "mask of 0 and 1": (_put(train=(np.arange(61) < 24).astype(int)), ("train", "61 numbers", "Store it as booleans")),
     "mask too short": (_put(train=np.ones(7, bool)), ("mask train", "(7,)", "(61,)")),
     "names too few": (_put(node_names=np.array(["a", "b"])), ("one name", "61", "(2,)")),
     "a name twice": (_put(node_names=np.r_[np.arange(60), 7]), ("nodes 7 and 60 are both called '7'", "of its own")),

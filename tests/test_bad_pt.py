@@ -46,6 +46,7 @@ CASES: dict[str, tuple[Callable[[Data], Any], tuple[str, ...]]] = {
     "labels as a list of numbers": (_with(y=[0, 1, 2] * 20 + [0]), ("'y' must be a tensor", "torch.as_tensor")),
     "words for too few nodes": (_with(y=["a", "b"]), ("61 rows", "2 labels")),
     "class names too few": (_with(class_names=["a", "b"]), ("labels need 3 names", "got 2")),
+    "mask of no array": (_with(train_mask="0:20"), ("'train_mask' must be a tensor or an array, got str",)),
     "short mask": (_with(train_mask=torch.ones(4, dtype=torch.bool)), ("mask train", "(4,)")),
     "NaN feature": (_with(x=torch.full((61, 3), float("nan"))), ("183 feature values", "NaN")),
     "edge beyond the nodes": (_with(edge_index=torch.tensor([[0], [61]])), ("names node 61",)),

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graph2mlp.config import load_config, resolve_config
+from graph2mlp.config_rules import unread
 from graph2mlp.errors import ConfigError
 
 
@@ -187,3 +188,45 @@ def test_a_teacher_for_a_method_without() -> None:
     """It was taken without a word, and the run was one of no teacher."""
     with pytest.raises(ConfigError, match="'mlp' learns from no teacher, so --teacher has no use"):
         resolve_config(graph="digits", method="mlp", teacher="gcn")
+
+
+@pytest.mark.parametrize(
+    ("method", "override"),
+    [
+        ("mlp", "teacher.name=gat"),
+        ("alignahead", "teacher.lr=0.5"),
+        ("glnn", "structure.dim=32"),
+        ("blend_features", "train.as_unseen=0.5"),
+        ("lsp", "student.structure_dropout=0.1"),
+    ],
+)
+def test_settings_of_what_a_method_has_not_are_named(method: str, override: str) -> None:
+    """Left unread without a word, they would let a user believe that a change changed nothing."""
+    config = resolve_config(graph="digits", method=method, overrides=[override])
+    assert unread(config.hyper, vars(config)) == [override.split("=")[0]]
+    usual = resolve_config(graph="digits", method=method)
+    assert unread(usual.hyper, vars(usual)) == []
+
+
+@pytest.mark.parametrize("method", ["mlp", "gsdn", "cold_brew"])
+def test_no_second_training_where_it_has_nothing_to_add(method: str) -> None:
+    """`refit` teaches soft labels: without any, it was the same training twice."""
+    with pytest.raises(ConfigError, match=rf"teach_val=refit .*'{method}' .*Use train.teach_val=known"):
+        resolve_config(graph="digits", method=method, overrides=["train.teach_val=refit"])
+
+
+@pytest.mark.parametrize(
+    "override", ["lsp.temperature=-1", "gsp.temperature=0", "g_crd.temperature=nan", "cold_brew.temperature=0"]
+)
+def test_temperatures_are_checked_before_a_teacher_is_trained(override: str) -> None:
+    """Three methods found out only when their terms were built."""
+    with pytest.raises(ConfigError, match="temperature"):
+        resolve_config(graph="digits", method=override.split(".")[0], overrides=[override])
+
+
+def test_a_bank_of_fewer_rows_than_are_read() -> None:
+    """Known before the teacher is trained, so said before."""
+    with pytest.raises(ConfigError, match=r"neighbours must be at most cold_brew.prototypes \(got 2, 1\)"):
+        resolve_config(
+            graph="digits", method="cold_brew", overrides=["cold_brew.bank=kmeans", "cold_brew.prototypes=1"]
+        )

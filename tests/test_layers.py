@@ -26,6 +26,7 @@ LAYERS = [
     {"methods", "methods.base"},
     {"training"},
     {"teachers", "methods.*"},
+    {"config_rules", "run_files"},
     {"config", "cards", "deployed", "evaluation", "fcr", "run", "summary", "latency.summary", "breakdown", "report"},
     {"run_folder", "run_inputs"},
     {"results"},

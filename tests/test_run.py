@@ -84,11 +84,41 @@ def test_damaged_or_foreign_result(text: str, run: Path) -> None:
         open_run(run)
 
 
+def _without_checksums(run: Path) -> None:
+    """As runs of before they were kept."""
+    result = json.loads((run / "result.json").read_text())
+    del result["files"]
+    (run / "result.json").write_text(json.dumps(result))
+
+
+@pytest.mark.parametrize("name", ["structure", "teacher", "mlp", "student", "knowledge/sage"])
+def test_a_file_that_changed_is_not_used(name: str, run: Path) -> None:
+    """A table of shuffled rows is a table; exported, it was verified against itself and reported as it was."""
+    file = run / f"{name}.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    opened = open_run(run)
+    part = {"mlp": "control", "knowledge/sage": "knowledge"}.get(name, name)
+    for use in (getattr(opened, part), opened.check_files):
+        with pytest.raises(RunError, match=rf"{name}.safetensors is damaged, or was changed"):
+            use()
+
+
+def test_a_file_that_is_gone_is_noticed(run: Path) -> None:
+    """`inspect` says of a whole run that its files are intact."""
+    open_run(run).check_files()
+    (run / "mlp.safetensors").unlink()
+    with pytest.raises(RunError, match=r"mlp.safetensors is missing"):
+        open_run(run).check_files()
+
+
 @pytest.mark.parametrize("damage", ["missing", "truncated", "no spec", "other shape"])
 def test_damaged_student(damage: str, run: Path) -> None:
     """The network is rebuilt from the spec beside its weights; both must be there and fit."""
     from safetensors.torch import load_file, save_file
 
+    _without_checksums(run)
     file = run / "student.safetensors"
     if damage == "missing":
         file.unlink()
@@ -107,6 +137,7 @@ def test_damaged_student(damage: str, run: Path) -> None:
 @pytest.mark.parametrize(("part", "error"), [("structure", DataError), ("teacher", KnowledgeError)])
 def test_other_damaged_parts(part: str, error: type[Graph2MLPError], run: Path) -> None:
     """Each part names its file."""
+    _without_checksums(run)
     (run / f"{part}.safetensors").write_bytes(b"damaged")
     opened = open_run(run)
     with pytest.raises(error, match=f"{part}.safetensors"):

@@ -189,6 +189,11 @@ def _stored_split(parts: Mapping[str, Array], nodes: int, where: str) -> Split |
     def positions(name: str) -> Tensor:
         array = parts[name]
         if array.dtype != bool:
+            if array.shape == (nodes,) and nodes > 2 and bool(np.isin(array, (0, 1)).all()):
+                raise DataError(
+                    f"{where}: {name} holds {nodes} numbers, all 0 or 1, like a mask, but numbers are positions of "
+                    "nodes. Store it as booleans."
+                )
             return torch.from_numpy(_numbers(array, name, np.integer, where).astype(np.int64))
         if array.shape != (nodes,):
             raise DataError(f"{where}: mask {name} has shape {array.shape}, expected {(nodes,)}.")

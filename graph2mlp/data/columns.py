@@ -21,6 +21,8 @@ __all__ = ["TABLES", "Columns", "find_table", "is_number", "joined", "positions_
 
 TABLES = (".parquet", ".csv")
 _BLOCK = 8192
+_INDEX = ("", "Unnamed: 0", "__index_level_0__")
+"""What pandas calls the numbers of the rows where it writes, or reads, them."""
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 """What stands between cells elsewhere: spreadsheets of countries with decimal commas write semicolons."""
 
@@ -114,7 +116,7 @@ def _read_csv(
             header = [name.strip() for name in next(rows, [])]
             if doubled := {name for name in header if header.count(name) > 1}:
                 raise DataError(f"{path}: the column '{sorted(doubled)[0]}' comes twice. Rename one of them.")
-            _check_header(path, header, needs)
+            _check_header(path, header, needs, all_numbers=wanted is None)
             named = [index for index, name in enumerate(header) if name in words]
             rest = [index for index, name in enumerate(header) if name not in words]
             plain = [index for index in rest if wanted is None or header[index] in wanted]
@@ -203,7 +205,7 @@ def _read_parquet(
     arrow = require("pyarrow", extra="tables", purpose="Reading parquet")
     try:
         table = parquet.read_table(path)
-        _check_header(path, table.column_names, needs)
+        _check_header(path, table.column_names, needs, all_numbers=wanted is None)
         return _parquet_columns(arrow.types, table, path, words, wanted)
     except (arrow.ArrowException, ValueError, OSError, OverflowError, MemoryError) as error:
         # Damage inside a page shows only when its cells are taken out.
@@ -267,11 +269,23 @@ def _parquet_numbers(types: Any, chunked: Any, name: str, path: Path) -> NDArray
     return column
 
 
-def _check_header(path: Path, header: Sequence[str], needs: Collection[Sequence[str]]) -> None:
+def _check_header(path: Path, header: Sequence[str], needs: Collection[Sequence[str]], *, all_numbers: bool) -> None:
     """Before any cell is read: a column of another name would be taken for a feature that is no number."""
     for names in needs:
-        if not set(names) & set(header):
+        found = [name for name in names if name in header]
+        if not found:
             raise _missing(path, names[0], header)
+        if len(found) > 1:
+            raise DataError(
+                f"{path} has the columns {' and '.join(map(repr, found))}, which are two names of one thing. Remove "
+                "one of them, or rename it if it is something else."
+            )
+    # The order of the rows is no feature, and often tells the label.
+    if all_numbers and (index := [name for name in header if name in _INDEX]):
+        raise DataError(
+            f"{path}: a column is called {index[0]!r}, as an index that was saved along. Remove it (pandas: "
+            "index=False), or give it a name if it is a feature."
+        )
 
 
 def _missing(path: Path, name: str, header: Sequence[str]) -> DataError:

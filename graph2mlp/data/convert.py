@@ -234,7 +234,7 @@ def _from_parts(
     if weight is not None and not isinstance(weight, Tensor):
         raise DataError(f"{where}: the weights of edges must be a tensor, got {type(weight).__name__}.")
     x, edge_index, y = (held[key] for key in keys)
-    masks = {part: held[f"{part}_mask"] for part in PARTS if isinstance(held.get(f"{part}_mask"), Tensor)}
+    masks = {part: held[f"{part}_mask"] for part in PARTS if held.get(f"{part}_mask") is not None}
     used = {*keys, *(f"{part}_mask" for part in PARTS), "num_nodes", "edge_weight"}
     left = sorted(str(key) for key, value in listed.items() if key not in used and value is not None)
     return assemble(
@@ -242,7 +242,7 @@ def _from_parts(
         x=_features(x),
         edge_index=_array(edge_index),
         y=_array(y[:, 0] if y.dim() == 2 and y.size(1) == 1 else y),
-        parts={part: _mask(mask, how["seed"]) for part, mask in masks.items()},
+        parts={part: _mask(mask, how["seed"], f"{where}: '{part}_mask'") for part, mask in masks.items()},
         class_names=tuple(class_names),
         notes=(f"not used: {', '.join(left)}",) if left else (),
         edge_weight=None if weight is None else _array(weight),
@@ -250,7 +250,10 @@ def _from_parts(
     )
 
 
-def _mask(mask: Tensor, seed: int) -> Array:
+def _mask(mask: Any, seed: int, what: str) -> Array:
+    # Left out, a split of our own would put the user's test nodes into training.
+    if not isinstance(mask, Tensor | np.ndarray | list | tuple):
+        raise DataError(f"{what} must be a tensor or an array, got {type(mask).__name__}.")
     array = _array(mask)
     array = array[:, seed % array.shape[1]] if array.ndim == 2 and array.shape[1] else array
     # Some writers store masks as 0 and 1, which would otherwise be read as positions.

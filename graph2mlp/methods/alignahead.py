@@ -42,7 +42,8 @@ class Alignahead(Method):
     where `LS_i` is the softmax of node i's similarities to its in-neighbours (at most `loss.fanout` of them, drawn anew
     at every step), and the heads W exist in training only. Shapes: `x [B, F]`, hidden layers `[B, D]`, logits `[B, C]`.
 
-    S alone is Alignahead, with F and A it is Alignahead++, rebuilt from its abstract. Soft labels are our addition: an
+    S alone is Alignahead (its released code has offset -1 and kernel laplace), with F and A it is Alignahead++, rebuilt
+    from its abstract. Soft labels are our addition: an
     MLP that never meets a GNN's predictions gained nothing from layers alone. The first MLP is deployed. The reference
     gives each peer a pass over all data in turn; here they take turns at every batch, and each batch also holds
     labelled nodes. Where those are few (200 of 13,752 on Amazon Computers), a batch of 512 would else have seven,
@@ -69,7 +70,8 @@ class Alignahead(Method):
     gnn_peers: int = 1
     """How many of them are GNNs, which learn along and are then dropped."""
     gnn: Literal["gcn", "sage"] = "gcn"
-    """What the GNN peers are; trained with the settings of the package's own teachers."""
+    """What the GNN peers are: as deep and wide as the student, and at its step size; weight decay and dropout of the
+    input are those of the package's own teachers."""
     offset: Literal[-1, 0, 1] = 1
     """A layer copies the peer's next layer (1), the one before (-1, the released code) or the same (0), cyclically."""
     structure: float = 1.0

@@ -140,6 +140,8 @@ class Method:
     inference: ClassVar[str] = "The node's own features. No edges, no stored arrays."
     needs_teacher: ClassVar[bool] = True
     reads_structure: ClassVar[bool] = False
+    soft_labels: ClassVar[bool] = True
+    """Whether nodes without a label are taught somebody's soft ones, which `train.teach_val` is about."""
     defaults: ClassVar[Settings] = {}
     whole_graph_steps: ClassVar[bool] = False
     """Whether a step passes over the whole graph, so that a large one is worth several threads."""

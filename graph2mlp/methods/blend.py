@@ -63,8 +63,8 @@ class Blend(NOSMOG):
     }
 
     dense_dropout: float = 0.2
-    """Dropout after each activation where features are dense, in place of `student.dropout`, which is for bags of
-    words: many words and few nodes are learned by heart more easily."""
+    """Most dropout after each activation where features are dense: `student.dropout` is for bags of words, where many
+    words and few nodes are learned by heart more easily."""
     mix: float = 1.0
     """Weight of the soft labels between a node and a neighbour; 0 leaves them out."""
 
@@ -81,7 +81,7 @@ class Blend(NOSMOG):
             )
 
     def shape(self, spec: StudentSpec, stage: Stage) -> StudentSpec:
-        return spec if stage.graph.is_sparse else replace(spec, dropout=self.dense_dropout)
+        return spec if stage.graph.is_sparse else replace(spec, dropout=min(spec.dropout, self.dense_dropout))
 
     def team(self, student: Student, stage: Stage, generator: torch.Generator, terms: LossTerms) -> Team:
         objective = DistillObjective(

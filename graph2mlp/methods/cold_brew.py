@@ -41,7 +41,8 @@ class ColdBrew(Method):
     Shapes: `x [B, F]`, `E [N, D_T]`, `z [B, C]`; a0 and a1 are learned from 1e-4 on. The paper has a0 without the bars,
     which turns the nearest rows into the farthest whenever a step leaves it negative, as about half of ours do. A node
     does not find itself while it trains, as a new node will not when it asks; an observed one that asks later may. The
-    soft labels are ours; a request has no edges and no id, so `ind` and `cold` are one.
+    soft labels are ours, and so is the student's width of 128 (256 in the paper); a request has no edges and no id, so
+    `ind` and `cold` are one.
 
     On Cora (production, three seeds: validation, `tran`, `cold`) soft labels gave 83.8, 81.0 and 71.7 %, without the
     decay of g 84.0, 81.2 and 70.5; the paper's labels (`hard=1, soft=0, guess_decay=0`) 78.6, 75.8 and 66.7, with the
@@ -93,6 +94,10 @@ class ColdBrew(Method):
         if not (self.hard >= 0 and self.soft >= 0 and 0 < self.hard + self.soft < math.inf):
             raise ConfigError(
                 f"cold_brew needs weights of at least 0, not both 0 (got hard={self.hard}, soft={self.soft})"
+            )
+        if self.bank == "kmeans" and self.neighbours > self.prototypes:
+            raise ConfigError(
+                f"cold_brew.neighbours must be at most cold_brew.prototypes (got {self.neighbours}, {self.prototypes})"
             )
         SoftLabels(self.temperature)  # refuses an impossible one before anything is trained
 

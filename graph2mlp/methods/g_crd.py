@@ -25,9 +25,11 @@ class GCRD(Method):
     last hidden layers of student and teacher through one trained head each (`Linear -> BatchNorm -> ReLU`, rows of
     length 1). Shapes: `x [B, F]`, logits `[B, C]`. Gradient flows into both heads and the student, never the teacher.
 
-    The student's layer is taken after activation and dropout, as in the paper; the teacher's before its activation, as
-    knowledge files hold it. Nodes are those of a batch, labelled or not; the paper draws them from the labelled ones.
-    Only this direction: the student's rows look for the teacher's. Heads end in a ReLU, so no two rows are opposite.
+    The student's layer is taken after activation and dropout, as in the paper (batch normalisation, where there is
+    some, comes later); the teacher's before its activation, as knowledge files hold it. Nodes are those of a batch,
+    labelled or not; the paper draws them from the labelled ones, with heads 256 wide and a beta of 0.1, or 0.01 beside
+    soft labels. Only this direction: the student's rows look for the teacher's. Heads end in a ReLU, so no two rows are
+    opposite.
     """
 
     paper: ClassVar[str] = (
@@ -50,7 +52,7 @@ class GCRD(Method):
     """Width of the heads."""
 
     def __post_init__(self) -> None:
-        check_weights("g_crd", self.hard, self.soft, self.beta)
+        check_weights("g_crd", self.hard, self.soft, self.beta, self.temperature)
         if not (0 < self.tau < math.inf and self.width >= 1):
             raise ConfigError(f"g_crd needs a finite tau > 0 and width >= 1 (got {self.tau}, {self.width})")
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from graph2mlp.data.features import FeatureLinear
 from graph2mlp.errors import ConfigError
+from graph2mlp.kernels.pgd_perturb import kept_statistics
 from graph2mlp.losses.base import LossTerms
 from graph2mlp.methods.base import Method, Settings, Stage, Team
 from graph2mlp.students.base import Student, StudentSpec
@@ -37,7 +38,8 @@ class GSDN(Method):
 
     Shapes: `x [E, F]`, logits `[E, C]`. Mixing happens behind the first layer, which is exact because it is affine.
     The reference walks all edges in every epoch and weighs classes by how often they occur at their ends; here each
-    node meets one random neighbour per epoch, and every batch holds the labelled nodes: a third of the time.
+    node meets one random neighbour per epoch, and every batch holds the labelled nodes: a third of the time. Its
+    networks have another block of norm, LeakyReLU and layer, 1,024 hidden units, and a mixer as wide.
     """
 
     paper: ClassVar[str] = (
@@ -45,6 +47,7 @@ class GSDN(Method):
         "arXiv 2210.02097; A Teacher-Free Graph Knowledge Distillation Framework with Dual Self-Distillation, TKDE 2024"
     )
     needs_teacher: ClassVar[bool] = False
+    soft_labels: ClassVar[bool] = False
     divisible: ClassVar[bool] = False
     tasks: ClassVar[tuple[str, ...]] = (CLASSIFICATION.name,)
     defaults: ClassVar[Settings] = {"student": {"hidden": 512, "dropout": 0.5, "norm": "batch"}}
@@ -128,11 +131,13 @@ class _SelfDistillation:
         embedded = self.student.embed(batch.nodes.inputs)
         encoded = self.mixer.norm(self.mixer.encode(batch.nodes.inputs.features))
         source, target = batch.source, batch.target
-        # One pass for the plain rows and one for the mixes, so that batch normalisation of y never sees a mix.
+        # One pass for the plain rows and one for the mixes: the statistics that y is deployed with never see a mix.
         plain = torch.cat([embedded[source], embedded[target]])
         mixes = [self._mix(embedded, encoded, target, source), self._mix(embedded, encoded, source, target)]
         y_s, y_t = self.student.classify(self.student.trunk(plain)[-1]).chunk(2)
-        z = self.z_head(self.student.trunk(torch.cat([*mixes, embedded[batch.negative]]))[-1])
+        with kept_statistics(self.student):
+            mixed = self.student.trunk(torch.cat([*mixes, embedded[batch.negative]]))[-1]
+        z = self.z_head(mixed)
         z_t, z_s, z_n = z.chunk(3)
         last = slice(len(y_s) - batch.labelled, None)
         labels = batch.nodes.labels[batch.source[last]]

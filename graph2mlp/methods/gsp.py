@@ -44,7 +44,7 @@ class GSP(Method):
     """Similarity of two nodes: cosine, its square, the distance, or exp(-distance^2 / 2)."""
 
     def __post_init__(self) -> None:
-        check_weights("gsp", self.hard, self.soft, self.beta)
+        check_weights("gsp", self.hard, self.soft, self.beta, self.temperature)
 
     def loss_terms(self, spec: StudentSpec, stage: Stage) -> LossTerms:
         return {

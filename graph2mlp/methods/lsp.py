@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from graph2mlp.errors import ConfigError
 from graph2mlp.losses.base import LossTerms
+from graph2mlp.losses.labels import SoftLabels
 from graph2mlp.losses.structure import LocalStructure
 from graph2mlp.methods.base import Method, Settings, Stage
 from graph2mlp.methods.glnn import GLNN, label_terms
@@ -26,6 +27,7 @@ class LSP(Method):
     this term; beside labels alone it gives an MLP 0 to 1.6 points (docs/accuracy.md), so soft labels are on by
     default (`soft=0, hard=1` for the paper's objective). Left out: the paper's code stops the term after 30 epochs, and
     prints no weight; a later implementation softmaxes the positive distance (l2), so that far neighbours count most.
+    The released code compares by laplace; cosine needs no scale.
     """
 
     paper: ClassVar[str] = (
@@ -45,7 +47,7 @@ class LSP(Method):
     """Similarity of two nodes: cosine, its square, minus the distance, or an exponential of it."""
 
     def __post_init__(self) -> None:
-        check_weights("lsp", self.hard, self.soft, self.beta)
+        check_weights("lsp", self.hard, self.soft, self.beta, self.temperature)
 
     def loss_terms(self, spec: StudentSpec, stage: Stage) -> LossTerms:
         return {
@@ -54,8 +56,8 @@ class LSP(Method):
         }
 
 
-def check_weights(name: str, hard: float, soft: float, beta: float) -> None:
-    """Label weights of at least 0, not both 0, and a positive weight of the method's own term.
+def check_weights(name: str, hard: float, soft: float, beta: float, temperature: float) -> None:
+    """Label weights of at least 0, not both 0, a positive weight of the method's own term, a possible temperature.
 
     Raises:
         ConfigError: they are not.
@@ -65,3 +67,4 @@ def check_weights(name: str, hard: float, soft: float, beta: float) -> None:
             f"{name} needs hard and soft of at least 0, not both 0, and beta above 0 (got {hard}, {soft}, {beta}). "
             "Without beta it is glnn."
         )
+    SoftLabels(temperature)  # refuses an impossible one before a teacher is trained

@@ -23,6 +23,7 @@ class MLP(Method):
 
     paper: ClassVar[str] = "none; the control of every table"
     needs_teacher: ClassVar[bool] = False
+    soft_labels: ClassVar[bool] = False
     # Tuned on validation like the students are: a weak control would flatter them.
     defaults: ClassVar[Settings] = {"train": {"weight_decay": 5e-3, "patience": 100}}
 

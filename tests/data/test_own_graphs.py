@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -65,6 +66,17 @@ def test_other_forms_of_a_pyg_file(dense_graph: GraphData, tmp_path: Path) -> No
     assert_same(first, dense_graph)
     assert torch.equal(second.split.train, dense_graph.split.val)
     assert torch.equal(third.split.train, dense_graph.split.train)
+
+
+@pytest.mark.parametrize("form", [list, np.asarray, tuple])
+def test_masks_that_are_no_tensors(dense_graph: GraphData, form: Callable[[Any], Any]) -> None:
+    """Passed over, they gave way to a split of our own, with the user's test nodes in training."""
+    data = pyg_data(dense_graph)
+    for part in ("train", "val", "test"):
+        data[f"{part}_mask"] = form(data[f"{part}_mask"].tolist())
+    graph = GraphData.from_pyg(data)
+    assert_same(graph, dense_graph)
+    assert not graph.notes
 
 
 def test_names_of_classes_in_a_pyg_graph(dense_graph: GraphData, tmp_path: Path) -> None:

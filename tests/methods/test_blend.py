@@ -145,6 +145,8 @@ def test_dropout_follows_the_features(tiny_graph: GraphData) -> None:
     """Bags of words keep the general dropout; the weights file says what was trained."""
     student = run_method("blend", tiny_graph, overrides=["student.dropout=0.4", "blend.dense_dropout=0.3"]).student
     assert student.spec.dropout == (0.4 if tiny_graph.is_sparse else 0.3)
+    less = run_method("blend", tiny_graph, overrides=["student.dropout=0.1", "blend.dense_dropout=0.3"]).student
+    assert less.spec.dropout == 0.1  # what the user asks for is not overruled
     with pytest.raises(ConfigError, match=r"blend.dense_dropout must be in \[0, 1\) \(got 1.0\)"):
         small_config("blend", overrides=["blend.dense_dropout=1.0"])
 

@@ -54,6 +54,18 @@ def _objective(graph: GraphData, **changed: Any) -> tuple[Any, EdgeBatch]:
     return objective, next(iter(team.batches()))
 
 
+def test_mixes_leave_the_statistics_of_the_deployed_network_alone(dense_graph: GraphData) -> None:
+    """With two norms the first is in the trunk, which the mixes pass through, too."""
+    config = small_config("gsdn", overrides=["student.layers=3", "student.norm=batch", "train.batch_size=64"])
+    stage, spec = make_stage(config, dense_graph)
+    torch.manual_seed(0)
+    student = GSDN().student(spec)
+    team = GSDN().team(student, stage, torch.Generator().manual_seed(0), {})
+    team.players[0].objective(next(iter(team.batches())))
+    counts = [int(one.num_batches_tracked) for one in student.modules() if isinstance(one, torch.nn.BatchNorm1d)]
+    assert counts == [1, 1]
+
+
 def _formula(objective: Any, batch: EdgeBatch) -> dict[str, Tensor]:
     """The loss as the spec writes it: rows of features are mixed, then everything is computed per edge."""
     method, student = objective.method, objective.student
