@@ -58,7 +58,7 @@ CASES: dict[str, tuple[Callable[[Arrays], Arrays], tuple[str, ...]]] = {
     "edge beyond the nodes": (_set("edge_index", (0, 0), NODES), ("names node 61", "0 to 60")),
     "edge of a far node": (_set("edge_index", (0, 0), 2**62), (str(2**62), "0 to 60")),
     "negative edge": (_set("edge_index", (1, 0), -1), ("names node -1",)),
-    "edges in rows": (_of("edge_index", np.transpose), ("[2, edges]",)),
+    "edges in rows": (_of("edge_index", np.transpose), ("[2, edges]", "transposed")),
     "three ends": (_of("edge_index", lambda e: np.concatenate([e, e[:1]])), ("[2, edges]", "[3,")),
     "edges flat": (_of("edge_index", np.ravel), ("2 dimensions",)),
     "half an edge": (_of("edge_index", lambda e: e + 0.5), ("edge_index must hold integers", "float64")),

@@ -76,7 +76,7 @@ def test_truncated(cut: int, tmp_path: Path) -> None:
     torch.save(pyg_data(community_graph()), tmp_path / "g.pt")
     whole = (tmp_path / "g.pt").read_bytes()
     (tmp_path / "g.pt").write_bytes(whole[:cut])
-    assert_refused(tmp_path / "g.pt", tmp_path, "g.pt")
+    assert_refused(tmp_path / "g.pt", tmp_path, "g.pt", "is not a file of torch.save")
 
 
 @pytest.mark.parametrize("kind", ["object", "blocked module", "attribute", "dictionary", "plain pickle", "legacy"])

@@ -96,6 +96,9 @@ def _check_shapes(x: Array | sp.csr_matrix, edge_index: Array, nodes: int, where
     for what, array in (("x", x), ("edge_index", edge_index)):
         if array.ndim != 2:
             raise DataError(f"{where}: {what} must have 2 dimensions, got shape {array.shape}.")
+    if edge_index.shape[0] != 2:
+        turned = " It seems to be transposed." if edge_index.shape[1] == 2 else ""
+        raise DataError(f"{where}: edge_index must be [2, edges], got {list(edge_index.shape)}.{turned}")
     if x.shape[0] != nodes:
         raise DataError(f"{where}: x has {x.shape[0]} rows, but there are {nodes} labels: one each per node.")
 

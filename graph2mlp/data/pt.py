@@ -7,6 +7,7 @@ goes on without the protection, and what the file's author put in is executed.
 
 from __future__ import annotations
 
+import errno
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -45,7 +46,9 @@ def safe_torch_load(path: Path, allowed: list[Any] | None = None, *, remedy: str
     except pickle.UnpicklingError as error:
         raise DataError(f"{path} was not opened: {_refusal(str(error), remedy)}") from None
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
+        cut = error.errno == errno.EINVAL  # torch looked for a place before the file's beginning
+        what = "is not a file of torch.save, or is cut short" if cut else f"cannot be read: {error.strerror or error}"
+        raise DataError(f"{path} {what}.") from None
     except (
         RuntimeError, ValueError, TypeError, LookupError, AttributeError, EOFError, AssertionError, OverflowError,
         MemoryError, NotImplementedError, ImportError, zipfile.BadZipFile,
