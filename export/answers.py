@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graph2mlp.atomic import atomic_path
+from graph2mlp.data.mapped import write_aligned
 from graph2mlp.errors import RequestError, require
 from graph2mlp.export.inputs import FORMATS
 from graph2mlp.export.manifest import BundleManifest
@@ -85,9 +86,8 @@ def answer_file(path: Path) -> Iterator[Callable[[dict[str, NDArray[Any]]], None
             parts: list[dict[str, NDArray[Any]]] = []
             yield parts.append
             with temporary.open("wb") as binary:
-                np.savez(
-                    binary, allow_pickle=False, **{name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
-                )
+                # Not numpy.savez: a quantity may be called like one of its arguments.
+                write_aligned(binary, {name: np.concatenate([p[name] for p in parts]) for name in parts[0]})
         else:
             with _ParquetParts(temporary) as write:
                 yield write
@@ -116,13 +116,20 @@ class _ParquetParts:
 
 
 def write_csv(file: TextIO, columns: dict[str, NDArray[Any]], *, header: bool = True) -> None:
-    """Columns as csv: a class's probability with six digits, other numbers with as many as float32 has."""
+    """Columns as csv: a class's probability with six digits, other answers with as many as float32 has, ids whole."""
     writer = csv.writer(file, lineterminator="\n")
     if header:
         writer.writerow(columns)
-    digits = ".6f" if list(columns) == ["id", "label", "probability"] else ".7g"
-    cells = [
-        [f"{value:{digits}}" for value in column.tolist()] if column.dtype.kind == "f" else column.tolist()
-        for column in columns.values()
-    ]
+    # The label of a class is text; quantities may be called `label` and `probability`, too.
+    digits = ".6f" if list(columns) == ["id", "label", "probability"] and columns["label"].dtype.kind == "U" else ".7g"
+    cells = [_id_cells(column) if name == "id" else _cells(column, digits) for name, column in columns.items()]
     writer.writerows(zip(*cells, strict=True))
+
+
+def _cells(column: NDArray[Any], digits: str) -> list[Any]:
+    return [f"{value:{digits}}" for value in column.tolist()] if column.dtype.kind == "f" else column.tolist()
+
+
+def _id_cells(ids: NDArray[Any]) -> list[Any]:
+    """Whole numbers as such, because pandas makes floats of them as soon as one is missing; others never rounded."""
+    return [int(one) if one.is_integer() else str(one) for one in ids] if ids.dtype.kind == "f" else ids.tolist()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,11 @@ import numpy as np
 import pytest
 
 from graph2mlp.errors import RequestError
-from graph2mlp.export.answers import write_answers
+from graph2mlp.export.answers import answer_columns, write_answers, write_csv
+from graph2mlp.export.bundle import open_bundle
 from graph2mlp.export.inputs import read_requests
 from graph2mlp.export.requests import Requests
-from graph2mlp.export.runtime import Predictor
+from graph2mlp.export.runtime import Prediction, Predictor
 
 F = 20
 
@@ -88,6 +91,35 @@ def test_answers_have_the_format_of_the_question(bundles, make_requests, tmp_pat
     assert columns["label"] == [predictor.class_names[i] for i in prediction.labels]
     np.testing.assert_allclose(np.array(columns["probability"], float), prediction.probabilities.max(1), atol=1e-6)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("ids", [np.array([20240001.0, 1e-8, -2.5, 1e22]), np.array([16777216, 0.1], np.float32)])
+def test_ids_of_floats_are_not_rounded(ids: np.ndarray) -> None:
+    """pandas makes floats of ids as soon as one is missing; 2.024e+07 is the id of nobody."""
+    want = {4: ["20240001", "1e-08", "-2.5", str(int(1e22))], 2: ["16777216", "0.1"]}[len(ids)]
+    number = np.full(len(ids), 0.123456789, np.float32)
+    for label, shown in ((np.full(len(ids), "a"), "0.123457"), (number, "0.1234568")):  # a class, or a quantity's name
+        file = io.StringIO()
+        write_csv(file, {"id": ids, "label": label, "probability": number})
+        rows = list(csv.DictReader(file.getvalue().splitlines()))
+        assert [row["id"] for row in rows] == want
+        assert [row["probability"] for row in rows] == [shown] * len(ids)
+        assert [row["label"] for row in rows] == [shown if label is number else "a"] * len(ids)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".npz"])
+def test_quantities_may_have_any_name(bundles, tmp_path: Path, suffix: str) -> None:
+    """`file` and `allow_pickle` are arguments of numpy's own function that writes npz."""
+    names = ("file", "allow_pickle", "probability")
+    about = replace(open_bundle(bundles("features")).manifest, task="node-regression", class_names=names)
+    logits = np.arange(6, dtype=np.float32).reshape(2, 3)
+    prediction = Prediction(logits=logits, probabilities=None, labels=logits)
+    write_answers(tmp_path / f"a{suffix}", prediction, about)
+    if suffix == ".npz":
+        with np.load(tmp_path / "a.npz", allow_pickle=False) as found:
+            assert {name: found[name].tolist() for name in found.files} == {
+                name: column.tolist() for name, column in answer_columns(prediction, about).items()
+            }
 
 
 def test_csr_from_scipy(make_requests, bundles, tmp_path: Path) -> None:
