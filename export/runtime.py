@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graph2mlp.errors import BundleError, Graph2MLPError, ParityError, RequestError
+from graph2mlp.errors import BundleError, Graph2MLPError, ParityError, RequestError, one_line
 from graph2mlp.export.bundle import NODES, Bundle, open_bundle
 from graph2mlp.export.calls import CHUNK, PreparedCall, chunks_of
 from graph2mlp.export.engines import open_engine
@@ -78,7 +78,7 @@ class Predictor:
         BundleError: the bundle is missing, damaged, from another version, or the engine refuses its model.
         ConfigError: `engine` or `verify` has another value.
         MissingExtraError: onnxruntime is asked for and not installed.
-        RequestError: `threads` is below 1.
+        RequestError: `threads` is no whole number, or below 1.
     """
 
     def __init__(
@@ -89,8 +89,8 @@ class Predictor:
         engine: str = "auto",
         verify: Verify = "fast",
     ) -> None:
-        if threads < 1:
-            raise RequestError(f"threads must be at least 1 (got {threads})")
+        if not isinstance(threads, int) or threads < 1:
+            raise RequestError(f"threads must be a whole number of at least 1 (got {one_line(repr(threads), 40)})")
         self.bundle = path if isinstance(path, Bundle) else open_bundle(path, verify=verify)
         self.manifest = self.bundle.manifest
         self._engine = open_engine(self.bundle, engine=engine, threads=threads)
@@ -153,7 +153,8 @@ class Predictor:
         other takes positions in its table, which the method `neighbors` makes of the user's own ids.
 
         Raises:
-            RequestError: something is missing, of the wrong width or type, not finite, or an id is out of range.
+            RequestError: something is missing, of the wrong width or type, not finite, or an id is out of range; or
+                features are so large that the answer is not finite.
         """
         if requests is None:
             requests = Requests(x=x, indices=indices, values=values, neighbors=neighbors)
@@ -167,11 +168,16 @@ class Predictor:
                 for whole, answers in zip(found, self._engine.run(part), strict=True):
                     whole[rows] = answers
         logits = found[0]
+        if (odd := _first_not_finite(logits)) is not None:
+            raise RequestError(
+                f"The answer to request {odd[0]} is not finite ({logits[odd]}): its features are too large for the "
+                "network. Check their units."
+            )
         probabilities = found[1] if len(found) > 1 else None
         return Prediction(logits=logits, probabilities=probabilities, labels=self._labels(logits))
 
     def prepare(self, requests: Requests) -> PreparedCall:
-        """Checked requests bound to the session, for calls that cost what the network costs and nothing more."""
+        """Checked requests bound to the session, for calls that cost what the network costs: answers go unchecked."""
         return PreparedCall(self._engine, self.feeds(requests), len(self.class_names))
 
     def feeds(self, requests: Requests) -> dict[str, NDArray[Any]]:
@@ -293,13 +299,19 @@ def _are_units(unit: NDArray[Any], count: int) -> bool:
 
 
 def _check_finite(name: str, values: Floats) -> None:
+    if (odd := _first_not_finite(values)) is not None:
+        raise RequestError(
+            f"'{name}' of request {odd[0]} holds {values[odd]} in column {odd[1]}; numbers must be finite."
+        )
+
+
+def _first_not_finite(values: Floats) -> tuple[int, int] | None:
     # One pass: a sum of squares is finite if every number is; only if it is not (they may just be large) look closer.
     flat = values.reshape(-1)
-    if not math.isfinite(np.vdot(flat, flat)) and not (finite := np.isfinite(values)).all():
-        row, column = np.argwhere(~finite)[0]
-        raise RequestError(
-            f"'{name}' of request {row} holds {values[row, column]} in column {column}; numbers must be finite."
-        )
+    if math.isfinite(np.vdot(flat, flat)) or (finite := np.isfinite(values)).all():
+        return None
+    row, column = np.argwhere(~finite)[0].tolist()
+    return row, column
 
 
 def _check_ids(what: str, ids: Ints, count: int, *, hint: str = "") -> None:

@@ -232,6 +232,19 @@ def test_large_finite_numbers_are_not_refused(dense) -> None:
     assert len(dense.predict(x=np.full((1, 20), 1e30), neighbors=np.array([[0]]))) == 1
 
 
+@pytest.mark.parametrize("engine", ["onnxruntime", "numpy"])
+def test_answers_that_are_not_finite(bundles, engine: str) -> None:
+    """Every number is finite, but their weighted sum is not; the label of NaN would be class 0."""
+    for kind, count in (("sparse", 2), ("sparse", CHUNK + 50), ("dense", 2)):  # large batches are put back in order
+        indices, values = np.full((count, 64), 4), np.zeros((count, 64))  # an index that comes twice counts twice
+        values[count - 1] = 3e38
+        with pytest.raises(RequestError, match=f"answer to request {count - 1} is not finite") as caught:
+            Predictor(bundles(kind), engine=engine).predict(
+                indices=indices, values=values, neighbors=np.zeros((count, 1), int)
+            )
+        assert "\n" not in str(caught.value)
+
+
 def test_requests_that_lack_something(sparse, bundles) -> None:
     with pytest.raises(RequestError, match="reads structure, but the requests have no 'neighbors'"):
         sparse.predict(x=np.zeros((1, 20)))
@@ -269,8 +282,9 @@ def test_arrays_of_the_wrong_kind(arrays: dict[str, object], message: str) -> No
 
 
 def test_threads_must_be_positive(bundles) -> None:
-    with pytest.raises(RequestError, match="threads"):
-        Predictor(bundles("sparse"), threads=0)
+    for wrong in (0, "2", 1.5, None):
+        with pytest.raises(RequestError, match=r"threads must be a whole number of at least 1 \(got "):
+            Predictor(bundles("sparse"), threads=wrong)
 
 
 def test_weights_beside_the_model(make_student, make_table, make_requests, bundles, tmp_path: Path) -> None:
