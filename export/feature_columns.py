@@ -120,8 +120,9 @@ def feature_matrix(columns: Columns, wanted: Sequence[str], path: Path) -> NDArr
     x = np.empty((len(columns[wanted[0]]), len(wanted)), dtype=np.float32)
     for place, name in enumerate(wanted):
         try:
-            x[:, place] = np.asarray(columns[name], dtype=np.float64)
-        except ValueError:
+            with np.errstate(over="ignore"):  # too large becomes infinite, which the runtime refuses by name
+                x[:, place] = _numbers(columns[name])
+        except (ValueError, TypeError):
             row = next(row for row, cell in enumerate(columns[name]) if not _is_number(cell))
             raise RequestError(
                 f"{path}, request {row}: '{name}' must be a number, got '{str(columns[name][row])[:40]}'."
@@ -129,9 +130,15 @@ def feature_matrix(columns: Columns, wanted: Sequence[str], path: Path) -> NDArr
     return x
 
 
+def _numbers(column: Sequence[Any] | NDArray[Any]) -> NDArray[np.float64]:
+    if not isinstance(column, np.ndarray) and "_" in "".join(column):  # a TypeError where the cells are lists
+        raise ValueError  # 1_0 is ten to Python, and to nobody else
+    return np.asarray(column, dtype=np.float64)
+
+
 def _is_number(cell: Any) -> bool:
     try:
-        float(cell)
+        _numbers([cell])
     except (ValueError, TypeError):
         return False
     return True

@@ -9,7 +9,8 @@ Columns of a csv or parquet file, in any order; others are refused, so that a ty
                           node its neighbours' ids; empty for a node without edges
 
 The last three hold lists: numbers separated by spaces (csv), or also list columns (parquet). Where the nodes of the
-training graph have names, `neighbors` holds those names; if any of them has spaces in it, all are separated by `;`.
+training graph have names, `neighbors` holds those names; if any of them has spaces in it, all are separated by `;` (see
+`graph2mlp.export.names`).
 
 `label`, `y` and `split`, which the graph's own table of nodes has, are passed over; see `unread_note`.
 
@@ -22,8 +23,6 @@ from __future__ import annotations
 
 import csv
 import re
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -32,10 +31,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graph2mlp.errors import RequestError, require
+from graph2mlp.data.mapped import UNREADABLE
+from graph2mlp.errors import RequestError, one_line, require
 from graph2mlp.export.feature_columns import NODE_WORDS, Columns, FeatureColumns, feature_matrix
 from graph2mlp.export.names import NodeNames
-from graph2mlp.export.requests import Requests, pad_lists, read_lists
+from graph2mlp.export.requests import Requests, pad_lists, read_lists, wraps
 
 __all__ = [
     "FORMATS",
@@ -49,6 +49,9 @@ __all__ = [
 ]
 
 FORMATS = (".csv", ".npz", ".parquet")
+
+_LONGEST_CELL = 2**31 - 1
+"""Characters, as many as every system takes; at first it is 131,072, less than the neighbours of a hub."""
 
 _LISTS: dict[str, type[np.generic]] = {"indices": np.int64, "values": np.float32, "neighbors": np.int64}
 
@@ -89,10 +92,12 @@ def check_source(path: Path) -> str:
         RequestError: it is missing or of an unknown kind.
     """
     suffix = path.suffix.lower()
+    if not path.exists():
+        raise RequestError(f"{path} does not exist. Give a file of requests, a folder of them, or a quoted pattern.")
     if suffix not in FORMATS:
         raise RequestError(f"{path}: requests are read from {', '.join(FORMATS)} files, got '{path.suffix}'.")
     if not path.is_file():
-        raise RequestError(f"{path} does not exist.")
+        raise RequestError(f"{path} is not a plain file.")
     return suffix
 
 
@@ -102,6 +107,7 @@ def _read_csv(path: Path) -> Columns:
 
 def csv_parts(path: Path, most: int | None) -> Iterator[Columns]:
     """The columns of at most `most` rows after the other (None: of all), at least once."""
+    csv.field_size_limit(_LONGEST_CELL)
     with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a mark in front
         try:
             rows = csv.reader(file)
@@ -160,6 +166,8 @@ def arrow_columns(table: Any, path: Path) -> Columns:
             raise RequestError(f"{path}: column '{name}' has missing values.")
         kind = chunked.type
         if arrow.types.is_list(kind) or arrow.types.is_large_list(kind) or arrow.types.is_fixed_size_list(kind):
+            if name == "id":
+                raise RequestError(f"{path}: column 'id' must hold one number or text for each request, got {kind}.")
             columns[name] = [np.asarray(item or []) for item in chunked.to_pylist()]
         elif not chunked.null_count and _is_numeric(arrow.types, kind):
             columns[name] = chunked.to_numpy()
@@ -198,7 +206,14 @@ def from_columns(
         parts[name] = pad_lists(rows, _LISTS[name], fill=0 if name == "values" else -1)
     if "id" in columns:
         parts["ids"] = _ids(columns["id"])
-    return Requests(**parts)
+    return _requests(parts, path)
+
+
+def _requests(parts: dict[str, Any], path: Path) -> Requests:
+    try:
+        return Requests(**parts)
+    except RequestError as error:
+        raise RequestError(f"{path}: {error}") from None
 
 
 def _is_whole(column: object) -> bool:
@@ -215,15 +230,16 @@ def _ids(column: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
 
 
 def _from_arrays(path: Path, names: NodeNames | None, structure: bool) -> Requests:
-    try:
-        with path.open("rb") as raw:  # opened here, because numpy forgets to close what it cannot read
+    with path.open("rb") as raw:  # opened here, because numpy forgets to close what it cannot read
+        try:
             file = np.load(raw, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise RequestError(f"{path} holds a single array, not named ones; save it with numpy.savez.")
             with file:
-                arrays = {name: file[name] for name in file.files}
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise RequestError(f"{path} cannot be read as npz without unpickling ({error}).") from None
+                arrays = {name: np.asarray(file[name]) for name in file.files}  # what is no array comes as bytes
+        except UNREADABLE as error:
+            reason = one_line(error) or type(error).__name__
+            raise RequestError(f"{path} cannot be read as npz without unpickling ({reason}). Save it again.") from None
     wanted = ("x", "values", "neighbors") if structure else ("x", "values")
     parts: dict[str, NDArray[Any]] = {name: arrays[name] for name in wanted if name in arrays}
     if "indptr" in arrays:
@@ -236,20 +252,23 @@ def _from_arrays(path: Path, names: NodeNames | None, structure: bool) -> Reques
         parts["neighbors"] = names.table(parts["neighbors"], str(path))
     if not {"x", "indices"} & parts.keys():
         raise RequestError(f"{path} has no features. Give 'x', 'indices' and 'values', or 'data', 'indices', 'indptr'.")
-    ids = arrays.get("ids", arrays.get("id"))
-    return Requests(**parts, ids=ids)
+    if (ids := arrays.get("ids", arrays.get("id"))) is not None:
+        parts["ids"] = ids
+    return _requests(parts, path)
 
 
 def _csr(arrays: dict[str, NDArray[Any]], path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
-    layout = arrays.get("format", np.array("csr")).item()
-    if layout not in ("csr", b"csr") or not {"data", "indices"} <= arrays.keys():
+    layout = arrays.get("format", np.array("csr"))
+    if layout.ndim or layout.item() not in ("csr", b"csr") or not {"data", "indices"} <= arrays.keys():
         raise RequestError(f"{path}: sparse features must be CSR: 'data', 'indices', 'indptr' (scipy: .tocsr()).")
     data, indices, pointer = arrays["data"], arrays["indices"], arrays["indptr"]
-    steps = np.diff(pointer) if pointer.ndim == 1 and pointer.dtype.kind in "iu" else np.array([-1])
-    if data.ndim != 1 or data.shape != indices.shape or not len(pointer) or pointer[0] or (steps < 0).any():
+    sound = data.ndim == pointer.ndim == 1 and data.shape == indices.shape and data.dtype.kind in "fiub"
+    sound = sound and all(part.dtype.kind in "iu" and not wraps(part) for part in (indices, pointer))
+    # An index of -1 would be taken for padding.
+    if not sound or not len(pointer) or pointer[0] or (pointer[1:] < pointer[:-1]).any() or (indices < 0).any():
         raise RequestError(f"{path}: 'data', 'indices' and 'indptr' are not the parts of one CSR matrix.")
-    if pointer[-1] != len(data) or indices.dtype.kind not in "iu":
+    if pointer[-1] != len(data):
         raise RequestError(f"{path}: 'indptr' ends at {pointer[-1]}, but there are {len(data)} numbers.")
-    cuts = pointer[1:-1]
-    values = pad_lists(np.split(data, cuts) if len(steps) else [], np.float32, fill=0)
-    return pad_lists(np.split(indices, cuts) if len(steps) else [], np.int64), values
+    cuts = pointer[1:-1].astype(np.int64)
+    values = pad_lists(np.split(data, cuts) if len(pointer) > 1 else [], np.float32, fill=0)
+    return pad_lists(np.split(indices, cuts) if len(pointer) > 1 else [], np.int64), values

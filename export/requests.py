@@ -9,9 +9,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graph2mlp.errors import RequestError
+from graph2mlp.errors import RequestError, one_line
 
-__all__ = ["PAD", "Floats", "Ints", "Requests", "dense_features", "pad_lists", "read_lists", "sparse_features"]
+__all__ = [
+    "PAD",
+    "Floats",
+    "Ints",
+    "Requests",
+    "dense_features",
+    "pad_lists",
+    "read_lists",
+    "sparse_features",
+    "wraps",
+]
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -20,6 +30,7 @@ PAD = -1
 """Fills a row of indices or neighbour ids up to the longest row of its batch."""
 
 _FLOAT, _INT = np.dtype(np.float32), np.dtype(np.int64)
+_MOST = int(np.iinfo(np.int64).max)
 
 _OWN_IDS = (
     f"They are positions in the table, padded with {PAD}; Predictor.neighbors(lists) makes them of lists of your own "
@@ -40,7 +51,7 @@ class Requests:
 
     Shapes: `x [B, F]` float32; `indices [B, J]` int64 padded with `PAD`, `values [B, J]` float32 (default: ones);
     `neighbors [B, K]` int64 padded with `PAD`: a node of the training graph lists its own id, any other node the ids
-    of its neighbours, a node without edges nothing; `ids [B]`, integers or text, are only carried through.
+    of its neighbours, a node without edges nothing; `ids [B]`, numbers or text, are only carried through.
 
     Numbers of other types are converted, integers never to floats they do not fit.
 
@@ -56,7 +67,8 @@ class Requests:
 
     def __post_init__(self) -> None:
         if (self.x is None) == (self.indices is None):
-            raise RequestError("A request needs features, either dense 'x' or sparse 'indices' and 'values'.")
+            what = "A request needs features" if self.x is None else "Features are given twice"
+            raise RequestError(f"{what}: give either dense 'x' or sparse 'indices' and 'values'.")
         for name, given, kinds, dtype in (
             ("x", self.x, "fiub", _FLOAT),
             ("indices", self.indices, "iu", _INT),
@@ -77,6 +89,8 @@ class Requests:
                 raise RequestError(
                     f"'values' must have the shape of 'indices', got {self.values.shape} and {self.indices.shape}."
                 )
+        if self.ids is not None:
+            object.__setattr__(self, "ids", _ids(self.ids))
         count = len(self)
         for name, array in (("neighbors", self.neighbors), ("ids", self.ids)):
             if array is not None and len(array) != count:
@@ -130,8 +144,28 @@ def _convert(name: str, given: Any, kinds: str, dtype: np.dtype[Any]) -> NDArray
         raise RequestError(f"'{name}' must hold {expected}, got {array.dtype}.{hint}")
     if array.ndim != 2:
         raise RequestError(f"'{name}' must have two dimensions, [requests, width], got shape {array.shape}.")
+    if dtype is _INT and wraps(array):
+        raise RequestError(f"'{name}' must hold whole numbers below 2**63, got {array.max()}.")
     with np.errstate(over="ignore"):  # too large becomes infinite, which the runtime refuses by name
         return np.ascontiguousarray(array, dtype=dtype)
+
+
+def _ids(given: Any) -> NDArray[Any]:
+    try:
+        array = np.asarray(given)
+    except ValueError:  # lists of different lengths
+        array = np.empty((0, 0))
+    if array.ndim != 1 or array.dtype.kind not in "iufbU":
+        what = f"{one_line(array.dtype, 40)} of shape {array.shape}" if array.size else "lists"
+        raise RequestError(
+            f"'ids' must hold one number or text for each request, got {what}. Give one column, or .astype(str)."
+        )
+    return array
+
+
+def wraps(array: NDArray[Any]) -> bool:
+    """Whether a number would be another one as int64: 2**64 - 1 would be the padding."""
+    return array.dtype.kind == "u" and array.size > 0 and int(array.max()) > _MOST
 
 
 def _used(table: Ints) -> int:
@@ -150,7 +184,7 @@ def read_lists(name: str, cells: Iterable[Any], dtype: type[np.generic], where: 
     out = []
     for row, cell in enumerate(cells):
         try:
-            out.append(_exact(np.asarray(cell.split() if isinstance(cell, str) else np.atleast_1d(cell)), dtype))
+            out.append(_exact(np.asarray(_words(cell) if isinstance(cell, str) else np.atleast_1d(cell)), dtype))
         except (ValueError, OverflowError):
             expected = "whole numbers" if dtype is np.int64 else "numbers"
             raise RequestError(
@@ -159,10 +193,17 @@ def read_lists(name: str, cells: Iterable[Any], dtype: type[np.generic], where: 
     return out
 
 
+def _words(cell: str) -> list[str]:
+    if "_" in cell:
+        raise ValueError  # 1_0 is ten to Python, and to nobody else
+    return cell.split()
+
+
 def _exact(items: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:
-    if items.ndim != 1 or (dtype is np.int64 and items.size and items.dtype.kind not in "iuUS"):
+    if items.ndim != 1 or (dtype is np.int64 and items.size and (items.dtype.kind not in "iuUS" or wraps(items))):
         raise ValueError  # 1.7 must not become id 1
-    return items.astype(dtype)
+    with np.errstate(over="ignore"):
+        return items.astype(dtype)
 
 
 def pad_lists(lists: list[NDArray[Any]], dtype: type[np.generic], fill: int = PAD) -> NDArray[Any]:
@@ -170,7 +211,8 @@ def pad_lists(lists: list[NDArray[Any]], dtype: type[np.generic], fill: int = PA
     counts = np.fromiter((len(row) for row in lists), np.int64, len(lists))
     out = np.full((len(lists), max(1, int(counts.max(initial=0)))), fill, dtype=dtype)
     if counts.sum():
-        out[np.arange(out.shape[1]) < counts[:, None]] = np.concatenate(lists)
+        with np.errstate(over="ignore"):  # as in `_convert`
+            out[np.arange(out.shape[1]) < counts[:, None]] = np.concatenate(lists)
     return out
 
 
@@ -189,5 +231,6 @@ def dense_features(indices: Ints, values: Floats, width: int) -> Floats:
     """The reverse: `[B, J]` and `[B, J]` -> `[B, F]`; an index that comes twice counts twice."""
     x = np.zeros((len(indices), width), dtype=np.float32)
     row, column = np.nonzero(indices != PAD)
-    np.add.at(x, (row, indices[row, column]), values[row, column])
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.add.at(x, (row, indices[row, column]), values[row, column])
     return x

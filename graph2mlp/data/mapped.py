@@ -8,7 +8,9 @@ multiple of 64 bytes; any reader of `.npz` reads such a file.
 from __future__ import annotations
 
 import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -19,7 +21,13 @@ from numpy.typing import NDArray
 
 from graph2mlp.memory import not_counted
 
-__all__ = ["map_member", "write_aligned"]
+__all__ = ["UNREADABLE", "map_member", "write_aligned"]
+
+UNREADABLE = (
+    OSError, ValueError, TypeError, KeyError, EOFError, SyntaxError, MemoryError, OverflowError, RuntimeError,
+    NotImplementedError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What numpy raises, without unpickling, on `.npy` and `.npz` files that are damaged or something else."""
 
 _ALIGNED = 64
 _FROM = 1 << 24

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-import tokenize
-import zipfile
-import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,19 +14,12 @@ from graph2mlp.atomic import atomic_path
 from graph2mlp.data.arrays import DENSE_FROM, PARTS, assemble, feature_tensor
 from graph2mlp.data.graph import GraphData
 from graph2mlp.data.label_arrays import AUTO, class_count, numbered, whole_labels
-from graph2mlp.data.mapped import map_member, write_aligned
+from graph2mlp.data.mapped import UNREADABLE, map_member, write_aligned
 from graph2mlp.data.splits import Split, per_class_split, rare_notes
 from graph2mlp.errors import DataError
 from graph2mlp.tasks import CLASSIFICATION
 
-__all__ = ["DENSE_FROM", "UNREADABLE", "RawGraph", "read_graph", "read_raw", "save_graph"]
-
-UNREADABLE = (
-    OSError, ValueError, TypeError, KeyError, EOFError, SyntaxError, MemoryError, OverflowError, RuntimeError,
-    NotImplementedError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
-"""What numpy raises, without unpickling, on `.npy` and `.npz` files that are damaged or something else."""
-
+__all__ = ["DENSE_FROM", "RawGraph", "read_graph", "read_raw", "save_graph"]
 
 _PLAIN = "adj_data is not used: this layout is for edges without weights; store edge_index and edge_weight instead"
 

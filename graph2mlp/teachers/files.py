@@ -11,7 +11,7 @@ from torch import Tensor
 
 from graph2mlp.data.columns import Columns, positions_of, read_columns
 from graph2mlp.data.graph import GraphData
-from graph2mlp.data.npz import UNREADABLE
+from graph2mlp.data.mapped import UNREADABLE
 from graph2mlp.errors import DataError, KnowledgeError
 from graph2mlp.teachers.knowledge import TeacherKnowledge
 

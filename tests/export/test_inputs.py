@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ import pytest
 from graph2mlp.errors import RequestError
 from graph2mlp.export.answers import answer_columns, write_answers, write_csv
 from graph2mlp.export.bundle import open_bundle
-from graph2mlp.export.inputs import read_requests
+from graph2mlp.export.feature_columns import FeatureColumns
+from graph2mlp.export.inputs import from_columns, read_requests
 from graph2mlp.export.requests import Requests
 from graph2mlp.export.runtime import Prediction, Predictor
+from graph2mlp.export.stream import request_parts
 
 F = 20
 
@@ -187,6 +190,11 @@ def test_empty_cells_of_parquet(tmp_path: Path) -> None:
         ("indices,values\n1 2,1\n", "request 0: 2 indices, but 1 values"),
         (",".join(f"x{i}" for i in range(F)) + "\n" + "1," * 19 + "abc\n", "'x19' must be a number, got 'abc'"),
         (",".join(f"x{i}" for i in range(F)) + "\n" + "1," * 19 + "\n", "'x19' must be a number, got ''"),
+        # Python's own grammar of numbers, which no other reader of csv shares.
+        (",".join(f"x{i}" for i in range(F)) + "\n" + "1," * 19 + "1_0\n", "'x19' must be a number, got '1_0'"),
+        ("indices\n1 1_0\n", "whole numbers .* got '1 1_0'"),
+        ("indices,values\n1,1_0\n", "'values' must be numbers .* got '1_0'"),
+        ("indices\n18446744073709551615\n", "whole numbers"),
     ],
 )
 def test_malformed_csv(tmp_path: Path, text: str, message: str) -> None:
@@ -194,6 +202,19 @@ def test_malformed_csv(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(RequestError, match=message) as caught:
         read_requests(tmp_path / "in.csv", features=F)
     assert "\n" not in str(caught.value)
+
+
+def _damaged(folder: Path) -> list[bytes]:
+    """Files whose zip or header nobody can read: encrypted, compressed in an odd way, a header that is no Python."""
+    np.savez(folder / "whole.npz", x=np.zeros((1, F)))
+    whole = (folder / "whole.npz").read_bytes()
+    directory = whole.rindex(b"PK\x01\x02")
+    found = []
+    for place, value in ((8, 1), (10, 99)):  # flags and method of the directory's entry
+        changed = bytearray(whole)
+        changed[directory + place] = changed[place - 2] = value
+        found.append(bytes(changed))
+    return [*found, whole.replace(b"'descr'", b"'desc\x00'"), whole.replace(b"(1, 20)", b"((1, 20")]
 
 
 def test_malformed_npz(tmp_path: Path) -> None:
@@ -207,23 +228,45 @@ def test_malformed_npz(tmp_path: Path) -> None:
         ({"data": np.ones(2), "indices": np.array([0]), "indptr": np.array([0, 1])}, "one CSR matrix"),
         ({"indptr": np.array([0, 1])}, "must be CSR"),
         ({"x": np.zeros((2, F)), "ids": np.arange(3)}, "3 of 'ids'"),
+        ({"x": np.zeros((1, F)), "indices": np.zeros((1, 1), int)}, "given twice"),
+        ({"data": np.ones(2), "indices": np.array([0, -1]), "indptr": np.array([0, 2])}, "one CSR matrix"),
+        ({"data": np.ones(1), "indices": np.array([2**64 - 1], np.uint64), "indptr": np.array([0, 1])}, "one CSR"),
+        ({"data": np.ones(2), "indices": np.array([0, 1]), "indptr": np.array([0, 3, 2], np.uint64)}, "one CSR"),
+        ({"data": np.array(["a"]), "indices": np.array([0]), "indptr": np.array([0, 1])}, "one CSR matrix"),
+        ({"data": np.ones(1), "indices": np.array([0]), "indptr": np.array(1)}, "one CSR matrix"),
+        ({"data": np.ones(1), "indices": np.zeros(1, int), "indptr": np.arange(2), "format": np.arange(2)}, "be CSR"),
+        ({"x": np.zeros((1, F)), "neighbors": np.array([[2**64 - 1]], np.uint64)}, "18446744073709551615"),
+        ({"indices": np.array([[2**64 - 1]], np.uint64)}, "'indices' .*18446744073709551615"),
+        *(
+            ({"x": np.zeros((1, F)), "ids": ids}, "'ids' must hold one number or text for each request")
+            for ids in (
+                np.array(1),
+                np.array([[1, 2]]),
+                np.array([1j]),
+                np.array([(1, 2)], dtype="i4,i4"),
+                np.array([b"a"]),
+            )
+        ),
     ]
     for arrays, message in cases:
         np.savez(path, **arrays)
         with pytest.raises(RequestError, match=message) as caught:
             read_requests(path, features=F)
         assert "\n" not in str(caught.value)
-    for content in (b"", b"PK\x03\x04 broken", b"\x93NUMPY"):
+        assert str(path) in str(caught.value)
+    for content in (b"", b"PK\x03\x04 broken", b"\x93NUMPY", *_damaged(tmp_path)):
         path.write_bytes(content)
         with pytest.raises(RequestError, match="npz"):
             read_requests(path, features=F)
 
 
 def test_unknown_kinds_and_missing_files(tmp_path: Path, bundles, make_requests) -> None:
+    (tmp_path / "in.json").touch()
     with pytest.raises(RequestError, match=r"\.csv, \.npz, \.parquet files, got '\.json'"):
         read_requests(tmp_path / "in.json", features=F)
-    with pytest.raises(RequestError, match="does not exist"):
-        read_requests(tmp_path / "in.csv", features=F)
+    for missing in ("in.csv", "folder"):
+        with pytest.raises(RequestError, match=f"{missing} does not exist"):
+            read_requests(tmp_path / missing, features=F)
     (tmp_path / "bad.csv").write_bytes(b"x0\n\xff\xfe\n")
     with pytest.raises(RequestError, match="UTF-8"):
         read_requests(tmp_path / "bad.csv", features=F)
@@ -234,3 +277,45 @@ def test_unknown_kinds_and_missing_files(tmp_path: Path, bundles, make_requests)
     predictor = Predictor(bundles("dense"))
     with pytest.raises(RequestError, match="answers are written as"):
         write_answers(tmp_path / "out.txt", predictor.predict(make_requests(1, sparse=False)), predictor.manifest)
+
+
+def test_malformed_lists_of_parquet(tmp_path: Path) -> None:
+    """A column of lists is one of cells that are arrays, which few functions of numpy expect."""
+    arrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    dense = {f"x{i}": [1.0, 2.0] for i in range(F)}
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"id": [[1], [2, 3]], "indices": [[1], [2]]}, "'id' must hold one number or text for each request"),
+        ({"id": [[1], [2]], "indices": [[1], [2]]}, "'id' must hold one number or text for each request"),
+        (dense | {"x3": [[1.0], [2.0]]}, "'x3' must be a number"),
+        ({"indices": arrow.array([[2**64 - 1]], arrow.list_(arrow.uint64()))}, "whole numbers"),
+        ({"indices": [[1]], "neighbors": arrow.array([2**64 - 1], arrow.uint64())}, "18446744073709551615"),
+    ]
+    for columns, message in cases:
+        parquet.write_table(arrow.table(columns), tmp_path / "in.parquet")
+        for read in (lambda path: read_requests(path, features=F), lambda path: list(request_parts(path, features=F))):
+            with pytest.raises(RequestError, match=message) as caught:
+                read(tmp_path / "in.parquet")
+            assert str(tmp_path) in str(caught.value)
+
+
+def test_cells_of_any_length(tmp_path: Path) -> None:
+    """The neighbours of a hub; csv's own limit is 131,072 characters."""
+    (tmp_path / "in.csv").write_text("indices,neighbors\n1," + " ".join(map(str, range(40_000))) + "\n")
+    assert read_requests(tmp_path / "in.csv", features=F).neighbors.shape == (1, 40_000)
+
+
+def test_numbers_too_large_are_refused_without_a_warning(bundles, tmp_path: Path) -> None:
+    """The warning of numpy came before the line that says what is wrong."""
+    predictor, columns = Predictor(bundles("features")), {f"x{i}": ["1e39"] for i in range(F)}
+    np.savez(tmp_path / "in.npz", data=np.array([1e39]), indices=np.array([1]), indptr=np.array([0, 1]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for requests in (
+            from_columns(columns, tmp_path, FeatureColumns(F), None),
+            from_columns({"indices": ["1"], "values": ["1e39"]}, tmp_path, FeatureColumns(F), None),
+            read_requests(tmp_path / "in.npz", features=F),
+        ):
+            with pytest.raises(RequestError, match="must be finite"):
+                predictor.predict(requests)

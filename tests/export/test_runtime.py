@@ -273,7 +273,8 @@ def test_no_neighbours_column_wide_or_empty(sparse) -> None:
         ({"x": [[1j]]}, "must hold numbers"),
         ({"x": [[1.0]], "neighbors": [[0.5]]}, "whole numbers"),
         ({"indices": [[1]], "values": [[1.0, 2.0]]}, "shape of 'indices'"),
-        ({"x": [[1.0]], "indices": [[1]]}, "either dense"),
+        ({"x": [[1.0]], "indices": [[1]]}, "given twice"),
+        ({"x": [[1.0]], "neighbors": np.array([[2**64 - 1]], np.uint64)}, "'neighbors' .* 18446744073709551615"),
     ],
 )
 def test_arrays_of_the_wrong_kind(arrays: dict[str, object], message: str) -> None:
