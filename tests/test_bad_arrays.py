@@ -78,6 +78,10 @@ CASES: dict[str, tuple[Callable[[Arrays], Arrays], tuple[str, ...]]] = {
     "another task": (_put(task=np.array("ranking")), ("unknown task 'ranking'", "regression")),
     "labels as text": (_of("y", lambda y: y.astype(str)), ("integers", "<U")),
     "label below -1": (_set("y", 30, -2), ("-2", "-1, unknown")),
+    "unsigned label that wraps": (
+        _of("y", lambda y: np.r_[y[:-1].astype(np.uint64), np.array([2**64 - 1], np.uint64)]),
+        ("18446744073709551615", "0, 1, 2"),
+    ),
     "label beyond the names": (_put(class_names=np.array(["a", "b"])), ("labels need 3 names", "got 2")),
     "label beyond all sense": (_set("y", 30, 10**12), ("1000000000000", "61 nodes", "0, 1, 2")),
     "one label too few": (_of("y", lambda y: y[:-1]), ("61 rows", "60 labels")),

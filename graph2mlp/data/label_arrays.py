@@ -76,6 +76,8 @@ def whole_labels(y: Array, name: str, where: str) -> NDArray[np.int64]:
         )
     if not y.size:
         raise DataError(f"{where}: there are no labels, so there are no nodes.")
+    if y.dtype == np.uint64 and (largest := int(y.max())) > np.iinfo(np.int64).max:  # -1, once it is cast
+        raise DataError(f"{where}: the largest label is {largest}. Number the classes 0, 1, 2, ... without gaps.")
     return y.astype(np.int64)
 
 
