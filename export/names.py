@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,17 +13,26 @@ from graph2mlp.export.requests import PAD
 
 __all__ = ["NodeNames"]
 
+_SEPARATORS = {None: "spaces", ";": "';'", "|": "'|'"}
+"""What stands between names in a cell, the first that no name holds: None is white space."""
+
 
 class NodeNames:
     """Looks up nodes by name: `names [N]`, int64 or text, row by row."""
 
     def __init__(self, names: NDArray[Any]) -> None:
-        self._rows = {str(name): row for row, name in enumerate(names.tolist())}
-        spaced = names.dtype.kind == "U" and any(len(name.split()) != 1 for name in names.tolist())
-        self.separator = ";" if spaced else None
-        """Between names in a cell: white space, or `;` where names hold white space."""
-        how = "';'" if self.separator else "spaces"
-        self.form = f"ids look like '{next(iter(self._rows), '')[:40]}', several in a cell separated by {how}"
+        words = [str(name).strip() for name in names.tolist()]
+        self._rows = {word: row for row, word in enumerate(words)}
+        if len(self._rows) < len(words):
+            twice = next(word for row, word in enumerate(words) if self._rows[word] != row)
+            raise RequestError(
+                f"In this bundle two nodes are called '{twice[:40]}', white space around it aside. Rename one in the "
+                "graph, and export again."
+            )
+        self._separator = _separator(words) if names.dtype.kind == "U" else None
+        between = _SEPARATORS.get(self._separator)
+        how = f"several in a cell separated by {between}" if between else "one in a cell"
+        self.form = f"ids look like '{next(iter(self._rows), '')[:40]}', {how}"
         """For messages: what a cell holds."""
 
     def positions(self, cell: Any, where: str) -> NDArray[np.int64]:
@@ -31,8 +41,8 @@ class NodeNames:
         Raises:
             RequestError: a name is not that of a node.
         """
-        if isinstance(cell, str):
-            cell = cell.split(self.separator)
+        if isinstance(cell, str) and self._separator != "":
+            cell = cell.split(self._separator)
         names = cell if isinstance(cell, list | np.ndarray) else [cell]
         wanted = [str(name).strip() for name in names]
         return np.array([self._row(name, where) for name in wanted if name], dtype=np.int64)
@@ -43,8 +53,20 @@ class NodeNames:
         Raises:
             RequestError: a name is not that of a node.
         """
-        words = names.astype(str)
-        rows = [PAD if word in ("", str(PAD)) else self._row(word, where) for word in words.ravel().tolist()]
+        try:
+            words = names.astype(str)
+        except ValueError:  # bytes that are no letters
+            raise RequestError(f"{where}: 'neighbors' must hold numbers or text, got {names.dtype}.") from None
+        padding = {"", str(PAD)}
+        if str(PAD) in self._rows:
+            if names.dtype.kind in "if" and (names == PAD).any():
+                raise RequestError(
+                    f"{where}: a node is called {PAD}, which pads numbers. Give 'neighbors' as text, padded with empty "
+                    "text."
+                )
+            padding = {""}
+        wanted = [word.strip() for word in words.ravel().tolist()]
+        rows = [PAD if word in padding else self._row(word, where) for word in wanted]
         return np.array(rows, dtype=np.int64).reshape(words.shape)
 
     def _row(self, name: str, where: str) -> int:
@@ -54,3 +76,10 @@ class NodeNames:
                 "unknown neighbours out; a node without any has an empty cell, or list."
             )
         return self._rows[name]
+
+
+def _separator(words: Sequence[str]) -> str | None:
+    """Of `_SEPARATORS`; empty where names hold all of them, so that a cell can only be one name."""
+    if all(len(word.split()) == 1 for word in words):
+        return None
+    return next((mark for mark in _SEPARATORS if mark and not any(mark in word for word in words)), "")

@@ -103,6 +103,9 @@ CASES: dict[str, tuple[Callable[[Arrays], Arrays], tuple[str, ...]]] = {
     "mask too short": (_put(train=np.ones(7, bool)), ("mask train", "(7,)", "(61,)")),
     "names too few": (_put(node_names=np.array(["a", "b"])), ("one name", "61", "(2,)")),
     "a name twice": (_put(node_names=np.r_[np.arange(60), 7]), ("nodes 7 and 60 are both called '7'", "of its own")),
+    "names alike but for white space": (
+        _put(node_names=np.array(["a", " a", *map(str, range(59))])), ("nodes 0 and 1 are both called 'a'",),
+    ),
     "feature names too few": (_put(feature_names=np.array(["a", "b"])), ("each of 12 features", "got 2 names")),
     "feature names twice": (_put(feature_names=np.array(["a"] * 12)), ("12 names, 1 of them different",)),
     "pickled features": (_put(x=np.array([None] * 61, dtype=object)), ("lacks x",)),

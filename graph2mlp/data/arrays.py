@@ -117,6 +117,8 @@ def _check_names(names: Array | None, where: str) -> None:
     if names is None or names.ndim != 1:
         return
     words = names if names.dtype.kind in "iuUS" else names.astype(str)
+    if words.dtype.kind in "US":
+        words = np.strings.strip(words)  # as the cells of requests are
     known, counts = np.unique(words, return_counts=True)
     if len(known) < len(words):
         name = known[counts > 1][0]

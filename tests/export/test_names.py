@@ -176,3 +176,38 @@ def test_a_student_of_features_alone_passes_over_neighbours(tmp_path: Path) -> N
     for name in ("r.csv", "r.npz"):
         answered = invoke("predict", tmp_path / "bundle", tmp_path / name)
         assert answered.exit_code == 0, answered.output
+
+
+def test_a_separator_that_is_in_no_name() -> None:
+    """`a;b` beside `a` and `b` was read as two nodes."""
+    names = NodeNames(np.array(["a;b", "a", "b", "New York"]))
+    assert names.positions("a;b", "here").tolist() == [0]
+    assert names.positions("a| New York", "here").tolist() == [1, 3]
+    with pytest.raises(RequestError, match=r"'a;New York' is no node .*separated by '\|'"):
+        names.positions("a;New York", "here")
+    every = NodeNames(np.array(["a;b", "a|b", "a b", "a", "b"]))
+    assert [every.positions(cell, "here").tolist() for cell in ("a b", "a|b", "a;b")] == [[2], [1], [0]]
+    assert every.positions(["a", "a b"], "here").tolist() == [3, 2]
+    with pytest.raises(RequestError, match="one in a cell"):
+        every.positions("a;a b", "here")
+
+
+def test_a_node_called_like_the_padding() -> None:
+    """In a table of numbers -1 may be the node or nothing; in text, which has another padding, it is the node."""
+    names = NodeNames(np.array([-1, 5]))
+    assert names.positions("-1 5", "here").tolist() == [0, 1]
+    assert names.table(np.array([["5", ""], ["-1", "5"]]), "here").tolist() == [[1, -1], [0, 1]]
+    assert names.table(np.array([[5, 5]]), "here").tolist() == [[1, 1]]
+    with pytest.raises(RequestError, match="a node is called -1, .* as text, padded with empty text"):
+        names.table(np.array([[5, -1]]), "here")
+    with pytest.raises(RequestError, match="must hold numbers or text"):
+        names.table(np.array([[b"\xff"]]), "here")
+
+
+def test_names_that_differ_in_white_space() -> None:
+    """A cell is read without the white space around it, so one would be answered as the other."""
+    with pytest.raises(RequestError, match="two nodes are called 'a'"):
+        NodeNames(np.array(["a", " a", "b"]))
+    names = NodeNames(np.array([" a", "b"]))
+    assert names.positions([" a", "b"], "here").tolist() == [0, 1]
+    assert names.table(np.array([[" a", "a"]]), "here").tolist() == [[0, 0]]
