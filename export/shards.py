@@ -15,7 +15,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from graph2mlp.atomic import naming, sweep, write_text
 from graph2mlp.errors import RequestError
@@ -50,14 +49,18 @@ class ShardSummary:
         return f"{self.out}: {self.requests} requests of {self.shards - self.passed} shards answered ({rate}){before}"
 
 
-def find_shards(source: Path) -> list[Path] | None:
+def find_shards(source: Path, *, beside: Path | None = None) -> list[Path] | None:
     """The files of a folder or of a pattern such as `in/part-*.parquet`, by name; None for a single file.
 
+    `beside`: the folder of answers, which is no shard.
+
     Raises:
-        RequestError: there are none, two have one name, or the folder holds a file of another kind.
+        RequestError: there are none, two have one name, or one is a folder, a link to nothing, or of another kind.
     """
     if source.is_dir():
-        found = sorted(path for path in source.iterdir() if path.is_file() and path.name[0] not in "._")
+        answers = beside if beside is not None and beside.is_dir() else None
+        found = sorted(path for path in source.iterdir() if path.name[0] not in "._")
+        found = [path for path in found if answers is None or not path.is_dir() or not path.samefile(answers)]
     elif not source.exists() and glob.has_magic(str(source)):
         found = sorted(Path(name) for name in glob.glob(str(source)))  # noqa: PTH207  (the pattern may be absolute)
     else:
@@ -68,6 +71,9 @@ def find_shards(source: Path) -> list[Path] | None:
         )
     names: set[str] = set()
     for path in found:
+        if not path.is_file():
+            what = "a folder" if path.is_dir() else "a link to nothing" if path.is_symlink() else "no plain file"
+            raise RequestError(f"{path} is {what}, and would not be answered. Take it out, or begin its name with '_'.")
         if path.suffix.lower() not in FORMATS:
             raise RequestError(f"{path}: requests are read from {', '.join(FORMATS)} files, got '{path.suffix}'.")
         if path.name in names:
@@ -96,7 +102,7 @@ def predict_shards(
         RunError: another process writes to `out`.
         MissingExtraError: `ray`, and Ray is not installed; or a parquet file, and pyarrow is not.
     """
-    shards = find_shards(source)
+    shards = find_shards(source, beside=out)
     if shards is None:
         raise RequestError(f"{source} is a single file. Give a folder of files, or use predict_file.")
     check_apart(bundle, source, out)
@@ -133,7 +139,7 @@ class _Journal:
     def __init__(self, out: Path, bundle: str, shards: list[Path]) -> None:
         self.out, self.path = out, out / JOURNAL
         lines = [json.dumps({"schema": 1, "bundle": bundle})]
-        self._done: dict[str, dict[str, Any]] = {}
+        self._done: dict[str, list[int]] = {}
         if self.path.exists():
             lines = self._read(bundle)
         elif taken := [path.name for path in shards if (out / path.name).exists()]:
@@ -142,13 +148,14 @@ class _Journal:
 
     def _read(self, bundle: str) -> list[str]:
         kept = []
-        for number, line in enumerate(self.path.read_text(encoding="utf-8").splitlines()):
+        lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+        for number, line in enumerate(lines or [""]):
             try:
                 record = json.loads(line)
                 if number == 0 and record["bundle"] != bundle:
                     raise RequestError(f"{self.out} holds answers of another bundle. Choose another --out.")
                 if number:
-                    self._done[record["shard"]] = record
+                    self._done[record["shard"]] = record["source"]
             except (ValueError, KeyError, TypeError):
                 if number == 0:
                     raise RequestError(f"{self.path} is damaged. Choose another --out.") from None
@@ -158,8 +165,7 @@ class _Journal:
 
     def has(self, shard: Path) -> bool:
         """Whether the answers are there, to the shard as it is now."""
-        record = self._done.get(shard.name)
-        return record is not None and record["source"] == _identity(shard) and (self.out / shard.name).exists()
+        return self._done.get(shard.name) == _identity(shard) and (self.out / shard.name).exists()
 
     def note(self, shard: Path, rows: int, source: list[int]) -> None:
         with naming(self.path), self.path.open("a", encoding="utf-8") as file:

@@ -38,7 +38,7 @@ def predict(
         from graph2mlp.export.shards import find_shards, predict_shards
 
         check_order(bundle, requests)
-        if find_shards(requests) is not None:
+        if find_shards(requests, beside=out) is not None:
             if out is None:
                 raise typer.BadParameter("a folder of requests needs --out FOLDER")
             if ray and workers > 1:

@@ -98,6 +98,9 @@ def test_second_time_only_what_is_missing(bundles, tmp_path: Path) -> None:
         file.write('{"shard": "part-')
     os.utime(source / "part-3.parquet", ns=(1, 1))
     assert predict_shards(bundles("features"), source, out).requests == 6 + 8
+    with (out / JOURNAL).open("ab") as file:
+        file.write(b'{"shard": "part-0.parquet", "rows": 5}\n"\xff"\n{"shard": "\xff"}\n[]\n')
+    assert predict_shards(bundles("features"), source, out).requests == 0
     assert predict_shards(bundles("features"), source, out).passed == 4
     assert contents(out) == whole
 
@@ -141,6 +144,33 @@ def test_what_is_refused(bundles, tmp_path: Path) -> None:
     assert (tmp_path / "other" / "part-0.parquet").read_text() == "mine"
     assert_one_line_error(invoke("predict", bundles("features"), tmp_path / "empty", "--out", out), "No files")
     assert invoke("predict", bundles("features"), source).exit_code == 2
+
+
+def test_empty_journal(bundles, tmp_path: Path) -> None:
+    """Lines after no header were taken for the header by the next command."""
+    source, out = write_shards(tmp_path / "in", [5], ".npz"), tmp_path / "out"
+    out.mkdir()
+    (out / JOURNAL).touch()
+    with pytest.raises(RequestError, match="is damaged"):
+        predict_shards(bundles("features"), source, out)
+
+
+def test_entries_that_are_no_files(bundles, tmp_path: Path) -> None:
+    """A folder among the shards may hold rows, too, and so did a link's target; the answers themselves are none."""
+    source = write_shards(tmp_path / "in", [5], ".npz")
+    for out in (source / "answers", source / "answers"):  # the second time the folder is there
+        assert predict_shards(bundles("features"), source, out).shards == 1
+    (source / "_temporary").mkdir()
+    assert len(find_shards(source, beside=source / "answers") or []) == 1
+    (source / "part-1.npz").symlink_to(tmp_path / "nowhere.npz")
+    for where in (source, source / "part-*.npz"):
+        with pytest.raises(RequestError, match=r"part-1\.npz is a link to nothing"):
+            predict_shards(bundles("features"), where, source / "answers")
+    (source / "part-1.npz").unlink()
+    (source / "part-1.npz").mkdir()
+    for where in (source, source / "part-*.npz"):
+        with pytest.raises(RequestError, match=r"part-1\.npz is a folder"):
+            predict_shards(bundles("features"), where, source / "answers")
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
