@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from graph2mlp.errors import Graph2MLPError, RequestError
+from graph2mlp.errors import Graph2MLPError, RequestError, one_line
 from graph2mlp.export.predict import Answerer
 
 __all__ = ["answer_in_workers"]
@@ -89,12 +89,15 @@ def _serve(connection: Connection, bundle: Path, out: Path, parent: int) -> None
         if os.getppid() != parent:  # it was killed, and the next command may be at work
             os._exit(1)
 
+    path = bundle
     try:
         answerer = Answerer(bundle)
         while True:
-            path: Path = connection.recv()
+            path = connection.recv()
             connection.send(answerer.to_file(path, out / path.name, between=stop_if_alone).requests)
     except EOFError:
         return
-    except (Graph2MLPError, OSError) as error:
+    except (Graph2MLPError, OSError, MemoryError) as error:
         connection.send(error)
+    except Exception as error:  # a traceback of this process would say less, and the parent something wrong
+        connection.send(RequestError(f"{path} cannot be answered ({type(error).__name__}: {one_line(error)})."))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import signal
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from graph2mlp.errors import Graph2MLPError, RequestError
+from graph2mlp.export import shard_workers
 from graph2mlp.export.inputs import read_requests
 from graph2mlp.export.predict import predict_file
 from graph2mlp.export.shards import JOURNAL, find_shards, predict_shards
@@ -171,6 +173,28 @@ def test_entries_that_are_no_files(bundles, tmp_path: Path) -> None:
     for where in (source, source / "part-*.npz"):
         with pytest.raises(RequestError, match=r"part-1\.npz is a folder"):
             predict_shards(bundles("features"), where, source / "answers")
+
+
+def test_errors_of_a_worker_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that nobody had thought of ended in a traceback, and in the advice to use less memory."""
+
+    class Broken:
+        def __init__(self, bundle: Path) -> None:
+            pass
+
+        def to_file(self, *_: object, **__: object) -> None:
+            raise LookupError("nobody\nthought of this")
+
+    monkeypatch.setattr("graph2mlp.export.shard_workers.Answerer", Broken)
+    before = signal.getsignal(signal.SIGINT)
+    ours, theirs = multiprocessing.Pipe()
+    ours.send(tmp_path / "part-3.csv")
+    try:
+        shard_workers._serve(theirs, tmp_path, tmp_path, os.getppid())
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with pytest.raises(RequestError, match=r"part-3\.csv cannot be answered \(LookupError: nobody thought of this\)"):
+        shard_workers._result(ours)
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
