@@ -12,7 +12,7 @@ from pathlib import Path
 from graph2mlp.atomic import naming, part_prefix, sweep_beside
 from graph2mlp.errors import BundleError, ConfigError
 from graph2mlp.export.auto import Choice, choose_preset, measure_candidates
-from graph2mlp.export.bundle import write_bundle
+from graph2mlp.export.bundle import is_bundle, write_bundle
 from graph2mlp.export.candidate import (
     Candidate,
     FeatureForm,
@@ -172,6 +172,7 @@ def _check_choices(preset: str, features: str, out: Path, force: bool, max_drop:
         raise BundleError(f"{out} exists. Choose another --out, or replace it with --force.")
     if out.exists() and out.is_dir() == (out.suffix == ".zip"):
         raise BundleError(f"{out} exists and is of the other kind: a name in .zip is one file, any other a folder.")
-    # Replacing deletes: never a folder that is not a bundle, whatever --force says.
-    if out.is_dir() and any(out.iterdir()) and not (out / "bundle.json").is_file():
-        raise BundleError(f"{out} is a folder, but not a bundle; it will not be replaced. Choose another --out.")
+    # Replacing deletes: never what is not a bundle, whatever --force says.
+    if out.exists() and not is_bundle(out) and not (out.is_dir() and not any(out.iterdir())):
+        what = "folder" if out.is_dir() else "file"
+        raise BundleError(f"{out} is a {what}, but not a bundle; it will not be replaced. Choose another --out.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -70,12 +71,22 @@ def test_existing_output_is_kept(make_run, tmp_path: Path) -> None:
     (tmp_path / "odd.zip").mkdir()
     with pytest.raises(BundleError, match="other kind"):
         export_run(run, out=tmp_path / "odd.zip", force=True)
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        archive.writestr("photo.jpg", b"x")
+    (tmp_path / "notes").write_text("mine")
+    before = (tmp_path / "photos.zip").read_bytes()
+    with pytest.raises(BundleError, match=r"photos\.zip is a file, but not a bundle"):
+        export_run(run, out=tmp_path / "photos.zip", force=True)
+    with pytest.raises(BundleError, match="other kind"):
+        export_run(run, out=tmp_path / "notes", force=True)
+    assert (tmp_path / "photos.zip").read_bytes() == before
+    assert (tmp_path / "notes").read_text() == "mine"
     assert (tmp_path / "out" / "photo.jpg").exists()
     summary = export_run(run, out=tmp_path / "new", features="sparse")
     assert "sparse features" in summary.summary()
     assert export_run(run, out=tmp_path / "new", force=True).features == "dense"
     assert not open_bundle(tmp_path / "new").manifest.sparse
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["new", "odd.zip", "out"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["new", "notes", "odd.zip", "out", "photos.zip"]
 
 
 def test_unknown_choices(make_run, tmp_path: Path) -> None:
