@@ -16,6 +16,7 @@ from graph2mlp.errors import RequestError
 from graph2mlp.export.answers import answer_columns, answer_file, check_output
 from graph2mlp.export.bundle import is_bundle
 from graph2mlp.export.inputs import FORMATS, read_requests, unread_note
+from graph2mlp.export.requests import Requests
 from graph2mlp.export.runtime import Prediction, Predictor
 from graph2mlp.export.stream import request_parts
 from graph2mlp.tasks import CLASSIFICATION, REGRESSION
@@ -66,11 +67,7 @@ class Answerer:
         with answer_file(out) as write:
             for requests in [read_requests(source, **self._how)] if whole else request_parts(source, **self._how):
                 between()
-                try:
-                    prediction = self.predictor.predict(requests)
-                except RequestError as error:
-                    where = f", counted from request {done}" if done else ""
-                    raise RequestError(f"{source}{where}: {error}") from None
+                prediction = self._answer(requests, f"{source}, counted from request {done}" if done else f"{source}")
                 write(answer_columns(prediction, self.predictor.manifest, requests.ids, first=done))
                 counts.update(self._counts(prediction))
                 done += len(prediction)
@@ -79,12 +76,18 @@ class Answerer:
     def in_memory(self, source: Path) -> PredictSummary:
         """Answer `source` into columns."""
         requests = read_requests(source, **self._how)
-        prediction = self.predictor.predict(requests)
+        prediction = self._answer(requests, f"{source}")
         columns = answer_columns(prediction, self.predictor.manifest, requests.ids)
         counts = dict(self._counts(prediction))
         return PredictSummary(
             out=None, requests=len(prediction), labels=counts, columns=columns, note=self._note(source)
         )
+
+    def _answer(self, requests: Requests, where: str) -> Prediction:
+        try:
+            return self.predictor.predict(requests)
+        except RequestError as error:
+            raise RequestError(f"{where}: {error}") from None
 
     def _note(self, source: Path) -> str:
         return unread_note(source, self.predictor.manifest.feature_names)
@@ -138,8 +141,8 @@ def predict_file(bundle: str | os.PathLike[str], source: Path, *, out: Path | No
         RequestError: the file cannot be read, a request does not fit the bundle, or `out` is of an unknown kind.
         MissingExtraError: a parquet file, and pyarrow is not installed.
     """
-    if out is not None:
-        check_output(out)
-        check_apart(Path(bundle), source, out)
-        return Answerer(bundle).to_file(source, out)
-    return Answerer(bundle).in_memory(source)
+    if out is None:
+        return Answerer(bundle).in_memory(source)
+    check_output(out)
+    check_apart(Path(bundle), source, out)
+    return Answerer(bundle).to_file(source, out)

@@ -8,6 +8,7 @@ import pytest
 
 from graph2mlp.errors import RequestError
 from graph2mlp.export.predict import predict_file
+from tests.cli import assert_one_line_error, invoke
 
 
 def test_file_to_file(bundles, tmp_path: Path) -> None:
@@ -33,3 +34,17 @@ def test_nothing_is_written_when_a_request_is_wrong(bundles, tmp_path: Path) -> 
     with pytest.raises(RequestError, match="answers are written as"):
         predict_file(bundles("sparse"), source, out=tmp_path / "out.txt")
     assert [p.name for p in tmp_path.iterdir()] == ["in.csv"]
+
+
+def test_errors_name_the_file(bundles, tmp_path: Path) -> None:
+    """Without --out a request is as hard to find as with it."""
+    source = tmp_path / "in.csv"
+    for text in ("indices,neighbors\n1,99\n", "indices\n1\n", "indices,neighbors\n99,1\n"):
+        source.write_text(text)
+        for out in ((), ("--out", tmp_path / "out.csv")):
+            assert_one_line_error(invoke("predict", bundles("sparse"), source, *out), str(source))
+
+
+def test_missing_folder(bundles, tmp_path: Path) -> None:
+    """It was called a file of the kind ''."""
+    assert_one_line_error(invoke("predict", bundles("sparse"), tmp_path / "folder"), "folder does not exist")
