@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graph2mlp.atomic import naming, sweep_beside
 from graph2mlp.errors import RequestError
 from graph2mlp.export.answers import answer_columns, answer_file, check_output
 from graph2mlp.export.bundle import is_bundle
@@ -19,6 +20,7 @@ from graph2mlp.export.inputs import FORMATS, read_requests, unread_note
 from graph2mlp.export.requests import Requests
 from graph2mlp.export.runtime import Prediction, Predictor
 from graph2mlp.export.stream import request_parts
+from graph2mlp.lock import LOCK, hold
 from graph2mlp.tasks import CLASSIFICATION, REGRESSION
 
 __all__ = ["Answerer", "PredictSummary", "check_apart", "check_order", "predict_file"]
@@ -139,10 +141,17 @@ def predict_file(bundle: str | os.PathLike[str], source: Path, *, out: Path | No
     Raises:
         BundleError: the bundle is missing or damaged.
         RequestError: the file cannot be read, a request does not fit the bundle, or `out` is of an unknown kind.
+        RunError: another process writes to `out`.
         MissingExtraError: a parquet file, and pyarrow is not installed.
     """
     if out is None:
         return Answerer(bundle).in_memory(source)
     check_output(out)
     check_apart(Path(bundle), source, out)
-    return Answerer(bundle).to_file(source, out)
+    answerer = Answerer(bundle)
+    with hold(out.parent / f".{out.name}{LOCK}", str(out)), naming(out):
+        sweep_beside(out)  # of commands that were killed
+        try:
+            return answerer.to_file(source, out)
+        finally:
+            sweep_beside(out)  # a signal may come before there is anyone to remove what was just made

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +14,7 @@ import typer
 
 from graph2mlp.errors import Graph2MLPError, OutOfMemoryError
 
-__all__ = ["one_line_errors", "say", "show", "sizes"]
+__all__ = ["one_line_errors", "say", "show", "sizes", "terminated_like_interrupted"]
 
 
 @contextmanager
@@ -41,6 +43,19 @@ def one_line_errors(resume: Path | None = None, *, again: str = "") -> Iterator[
         hint = f" Go on with the same command and --resume (in {resume})." if resume else again
         typer.echo(f"interrupted.{hint}", err=True)
         raise typer.Exit(130) from None
+
+
+@contextmanager
+def terminated_like_interrupted() -> Iterator[None]:
+    """SIGTERM, which schedulers and containers send, ends the block as Ctrl-C does: what is half written is removed."""
+    if threading.current_thread() is not threading.main_thread():  # which alone may handle signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _holds_work(run: Path | None) -> bool:

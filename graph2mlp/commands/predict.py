@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from graph2mlp.commands.common import one_line_errors, say
+from graph2mlp.commands.common import one_line_errors, say, terminated_like_interrupted
 
 __all__ = ["predict"]
 
@@ -32,7 +32,7 @@ def predict(
     ] = False,
 ) -> None:
     """Answer requests: id, label and probability for each. Needs no torch. A folder goes on where it stopped."""
-    with one_line_errors():
+    with one_line_errors(), terminated_like_interrupted():
         from graph2mlp.export.answers import write_csv
         from graph2mlp.export.predict import check_order, predict_file
         from graph2mlp.export.shards import find_shards, predict_shards

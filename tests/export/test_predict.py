@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from graph2mlp.errors import RequestError
+from graph2mlp.errors import RequestError, RunError
 from graph2mlp.export.predict import predict_file
-from tests.cli import assert_one_line_error, invoke
+from graph2mlp.lock import hold
+from tests.cli import assert_one_line_error, hears_interrupts, invoke
 
 
 def test_file_to_file(bundles, tmp_path: Path) -> None:
@@ -48,3 +54,32 @@ def test_errors_name_the_file(bundles, tmp_path: Path) -> None:
 def test_missing_folder(bundles, tmp_path: Path) -> None:
     """It was called a file of the kind ''."""
     assert_one_line_error(invoke("predict", bundles("sparse"), tmp_path / "folder"), "folder does not exist")
+
+
+def test_litter_of_a_killed_command_is_removed(bundles, tmp_path: Path) -> None:
+    """Nobody else would; a command that is still at work keeps its own."""
+    (tmp_path / "in.csv").write_text("indices,neighbors\n1,\n")
+    for name in (".a.csv.part-1.csv", ".b.csv.part-1.csv"):
+        (tmp_path / name).touch()
+    predict_file(bundles("sparse"), tmp_path / "in.csv", out=tmp_path / "a.csv")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".b.csv.part-1.csv", "a.csv", "in.csv"]
+    with hold(tmp_path / ".b.csv.lock", "b.csv"), pytest.raises(RunError, match=r"b\.csv is in use"):
+        predict_file(bundles("sparse"), tmp_path / "in.csv", out=tmp_path / "b.csv")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_command_leaves_nothing(bundles, tmp_path: Path, number: signal.Signals) -> None:
+    """SIGTERM is what schedulers and containers send."""
+    out = tmp_path / "out.csv"
+    (tmp_path / "in.csv").write_text("indices,neighbors\n" + "1 2 3 4,5 6\n" * 1_000_000)
+    command = [sys.executable, "-m", "graph2mlp", "predict", bundles("sparse"), tmp_path / "in.csv", "--out", out]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(
+        list(map(str, command)), env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=hears_interrupts
+    ) as process:
+        while process.poll() is None and not list(tmp_path.glob(".out.csv.part-*")):
+            time.sleep(0.002)
+        process.send_signal(number)
+        _, said = process.communicate()
+    assert (process.returncode, said) == (130, "interrupted.\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
