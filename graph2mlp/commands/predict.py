@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import io
 from pathlib import Path
 from typing import Annotated
 
@@ -52,6 +52,8 @@ def predict(
         if answered.note:
             say(answered.note)
         if answered.columns is not None:
-            write_csv(sys.stdout, answered.columns)
+            text = io.StringIO()
+            write_csv(text, answered.columns)
+            typer.echo(text.getvalue().encode(), nl=False)  # as it would be in a file, whatever the terminal's letters
         else:
             typer.echo(answered.summary())

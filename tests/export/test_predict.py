@@ -10,7 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from graph2mlp.cli import app
 from graph2mlp.errors import RequestError, RunError
 from graph2mlp.export.predict import predict_file
 from graph2mlp.lock import hold
@@ -54,6 +56,15 @@ def test_errors_name_the_file(bundles, tmp_path: Path) -> None:
 def test_missing_folder(bundles, tmp_path: Path) -> None:
     """It was called a file of the kind ''."""
     assert_one_line_error(invoke("predict", bundles("sparse"), tmp_path / "folder"), "folder does not exist")
+
+
+@pytest.mark.parametrize("charset", ["ascii", "latin-1", "utf-8"])
+def test_terminal_that_cannot_show_an_id(bundles, tmp_path: Path, charset: str) -> None:
+    """The header was there, and then a traceback; a pipe gets what a file would."""
+    (tmp_path / "in.csv").write_text("id,indices,neighbors\nü☃,1,\n", encoding="utf-8")
+    done = CliRunner(charset=charset).invoke(app, ["predict", str(bundles("sparse")), str(tmp_path / "in.csv")])
+    predict_file(bundles("sparse"), tmp_path / "in.csv", out=tmp_path / "out.csv")
+    assert done.stdout_bytes == (tmp_path / "out.csv").read_bytes()
 
 
 def test_litter_of_a_killed_command_is_removed(bundles, tmp_path: Path) -> None:
