@@ -306,9 +306,11 @@ def _check_finite(name: str, values: Floats) -> None:
 
 
 def _first_not_finite(values: Floats) -> tuple[int, int] | None:
-    # One pass: a sum of squares is finite if every number is; only if it is not (they may just be large) look closer.
+    # One pass: a sum is finite only if every number is. Of few, Python's own takes half the time, and of float32
+    # never overflows; of many, it is one of squares, and only if that is not finite (they may be large) look closer.
     flat = values.reshape(-1)
-    if math.isfinite(np.vdot(flat, flat)) or (finite := np.isfinite(values)).all():
+    total = sum(flat.tolist()) if flat.size <= _FEW else np.vdot(flat, flat)
+    if math.isfinite(total) or (finite := np.isfinite(values)).all():
         return None
     row, column = np.argwhere(~finite)[0].tolist()
     return row, column
