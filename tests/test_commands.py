@@ -251,6 +251,32 @@ def test_bench_scenarios_and_compare(run: Path, tmp_path: Path) -> None:
     assert invoke("bench", run / "bundle", "--scenario", "offline").exit_code == 2
 
 
+def test_a_measurement_outlives_its_files(run: Path, tmp_path: Path) -> None:
+    """The tables come first: a file that cannot be written costs that file only."""
+    (tmp_path / "taken").touch()
+    quick = ["--batch", "1", "--seconds", "0.02", "--cold-starts", "0"]
+    done = invoke("bench", run / "bundle", *quick, "--json", tmp_path / "taken" / "b.json")
+    assert done.exit_code == 1
+    assert "Latency, us per call" in done.stdout
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def test_bench_writes_no_file_over_another(run: Path, tmp_path: Path) -> None:
+    """`--json F --csv F` left the CSV only; a file in the bundle made the bundle one that nobody opens."""
+    file = tmp_path / "b.json"
+    for options in (
+        ["--json", file, "--csv", tmp_path / "x" / ".." / "b.json"],
+        ["--html", file, "--csv", file],
+        ["--json", run / "bundle"],
+        ["--csv", run / "bundle" / "b.csv"],
+    ):
+        assert_one_line_error(invoke("bench", run / "bundle", *options), "Give each file")
+    assert not list(tmp_path.iterdir())
+    for seconds in ("inf", "nan"):
+        assert_one_line_error(invoke("bench", run / "bundle", "--seconds", seconds), f"(got {seconds})")
+    open_bundle(run / "bundle")
+
+
 def test_inspect_knows_what_it_sees(run: Path, tmp_path: Path) -> None:
     """Bundle, run, knowledge and graph each say what they are; anything else is one line."""
     expected = {

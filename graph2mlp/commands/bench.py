@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from graph2mlp.commands.common import one_line_errors, show, sizes
-from graph2mlp.errors import require
+from graph2mlp.errors import ConfigError, require
 from graph2mlp.options import TeacherModule, TeacherWeights
 
 __all__ = ["bench"]
@@ -66,11 +66,14 @@ def bench(
             return
         if not bundles:
             raise typer.BadParameter("name a bundle, or two files with --compare")
+        _check_outputs(bundles, [file for file in (json, csv, html) if file is not None])
         batches, serve = _scenarios(scenario, sizes(batch))
         run = _open(against, teacher_module, teacher_weights)
         how: dict[str, Any] = {"batches": batches, "threads": threads, "seconds": seconds, "cold_starts": cold_starts}
         how["slo_p99_us"] = slo_p99_us if serve else None
         found = bench_bundles(bundles, against=run, **how)
+        for one in bench_tables(found):  # before any file: a full disk does not cost the measurement
+            show(one)
         where = ", ".join(map(str, bundles))
         if json is not None:
             write_bench_json(json, found, bundle=where, settings=how)
@@ -78,8 +81,17 @@ def bench(
             write_bench_csv(csv, found, bundle=where)
         if html is not None:
             _write_page(html, found, bundle=where, settings=how)
-        for one in bench_tables(found):
-            show(one)
+
+
+def _check_outputs(bundles: list[Path], files: list[Path]) -> None:
+    """Nothing that is written may replace something else of this command, or lie in a bundle, which it would damage."""
+    taken = [bundle.resolve() for bundle in bundles]
+    for file in files:
+        place = file.resolve()
+        if one := next((one for one in taken if place == one or one in place.parents), None):
+            what = "lies in a bundle" if one != place else "is named twice: as a bundle, --json, --csv or --html"
+            raise ConfigError(f"{file} {what}. Give each file a name of its own, outside bundles.")
+        taken.append(place)
 
 
 def _open(run: Path | None, teacher_module: str | None, teacher_weights: Path | None) -> Any:

@@ -10,6 +10,7 @@ its users would write it; with one pass over the whole graph.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,10 +102,10 @@ def _check_settings(
         raise ConfigError(f"bench needs batch sizes of at least 1 (got {low[0]})")
     if threads < 1:
         raise ConfigError(f"bench needs threads of at least 1 (got {threads})")
-    if not seconds > 0:
-        raise ConfigError(f"bench needs seconds above 0 (got {seconds})")
-    if slo_p99_us is not None and not slo_p99_us > 0:
-        raise ConfigError(f"bench needs a promise (--slo-p99-us) above 0 (got {slo_p99_us})")
+    if not 0 < seconds < math.inf:
+        raise ConfigError(f"bench needs seconds above 0, and an end (got {seconds})")
+    if slo_p99_us is not None and not 0 < slo_p99_us < math.inf:
+        raise ConfigError(f"bench needs a promise (--slo-p99-us) above 0, and an end (got {slo_p99_us})")
     if cold_starts < 0:
         raise ConfigError(f"bench needs cold starts of at least 0 (got {cold_starts})")
 

@@ -263,8 +263,10 @@ def test_another_run_is_refused(bundles, make_run) -> None:
         ({"batches": ()}, "batch sizes, or a promise for the server scenario (got neither)"),
         ({"batches": (1, 0, 64)}, "batch sizes of at least 1 (got 0)"),
         ({"threads": 0}, "threads of at least 1 (got 0)"),
-        ({"seconds": float("nan")}, "seconds above 0 (got nan)"),
-        ({"slo_p99_us": 0}, "a promise (--slo-p99-us) above 0 (got 0)"),
+        ({"seconds": float("nan")}, "seconds above 0, and an end (got nan)"),
+        ({"seconds": float("inf")}, "seconds above 0, and an end (got inf)"),
+        ({"slo_p99_us": 0}, "a promise (--slo-p99-us) above 0, and an end (got 0)"),
+        ({"slo_p99_us": float("inf")}, "a promise (--slo-p99-us) above 0, and an end (got inf)"),
         ({"cold_starts": -1}, "cold starts of at least 0 (got -1)"),
     ],
 )
