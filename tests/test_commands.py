@@ -251,6 +251,17 @@ def test_bench_scenarios_and_compare(run: Path, tmp_path: Path) -> None:
     assert invoke("bench", run / "bundle", "--scenario", "offline").exit_code == 2
 
 
+def test_a_server_alone_is_drawn(run: Path, tmp_path: Path) -> None:
+    """After the whole measurement the page was refused as "no bench", and no table was shown."""
+    quick = ["--seconds", "0.02", "--cold-starts", "0", "--scenario", "server", "--slo-p99-us", "1000000"]
+    page, rows = tmp_path / "b.html", tmp_path / "b.json"
+    done = invoke("bench", run / "bundle", *quick, "--html", page, "--json", rows)
+    assert done.exit_code == 0, done.output
+    assert "VALID" in done.stdout
+    write_bench_report(tmp_path / "again.html", [rows])
+    assert page.read_text() == (tmp_path / "again.html").read_text()
+
+
 def test_a_measurement_outlives_its_files(run: Path, tmp_path: Path) -> None:
     """The tables come first: a file that cannot be written costs that file only."""
     (tmp_path / "taken").touch()

@@ -31,6 +31,7 @@ def bench_file(path: Path, *rows: dict[str, Any], **changes: Any) -> Path:
     """A bench file with rows of twenty blocks around their median."""
     noise = np.random.default_rng(len(path.name)).normal(1, 0.005, 20)
     base = {"scenario": "single", "batch": 1, "threads": 1, "model_sha256": "m", "noisy": False}
+    base |= {"regime": "features", "n": 700, "size_kb": 1.0}
     value = {
         "schema": 2,
         "environment": {"cpu": "this one"},
@@ -138,19 +139,26 @@ def test_what_else_differs_is_said(tmp_path: Path) -> None:
     assert compare_table(found).title is not None
 
 
+ROW = '{"what": "u", "regime": "features", "batch": 1, "threads": 1, "n": 1, "size_kb": 1}'
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("what,p50\n", "not JSON"),
         ("[]", "not a bench"),
         ('{"schema": 1, "rows": []}', "schema 1"),
-        ('{"schema": 2, "rows": [{}], "server": [], "block_p50_us": []}', "does not fit"),
-        ('{"schema": 2, "rows": [{}], "server": [], "block_p50_us": [[1]]}', "no times"),
-        ('{"schema": 2, "rows": [3], "server": [], "block_p50_us": [[1]]}', "no times"),
-        ('{"schema": 2, "rows": [{"p50_us": 1}], "server": [], "block_p50_us": [["x"]]}', "no times"),
-        ('{"schema": 2, "rows": [{"p50_us": NaN}], "server": [], "block_p50_us": [[1]]}', "no times"),
-        ('{"schema": 2, "rows": [], "server": [{"rate": "fast"}], "block_p50_us": []}', "no rates"),
-        ('{"schema": 2, "rows": [], "server": [], "block_p50_us": []}', "no row in common"),
+        (f'{{"schema": 2, "rows": [{ROW}], "server": [], "block_p50_us": []}}', "does not fit"),
+        (f'{{"schema": 2, "rows": [{ROW}], "server": [], "block_p50_us": [[1]]}}', "no times"),
+        ('{"schema": 2, "rows": [{}], "server": [], "block_p50_us": [[1]]}', r"rows\[0\] has no 'what'"),
+        ('{"schema": 2, "rows": [3], "server": [], "block_p50_us": [[1]]}', r"rows\[0\] must be an object, got 3"),
+        (
+            '{"schema": 2, "rows": [], "server": [], "block_p50_us": [["x"]]}',
+            r"block_p50_us\[0\]\[0\] must be",
+        ),
+        ('{"schema": 2, "rows": [{"p50_us": NaN}]}', r"rows\[0\].p50_us must be a number, got nan"),
+        ('{"schema": 2, "rows": [], "server": [{"rate": "fast"}]}', r"server\[0\].rate must be a number, got 'fast'"),
+        ('{"schema": 2, "rows": [], "server": [], "block_p50_us": []}', "no measurement"),
     ],
 )
 def test_bad_files(tmp_path: Path, text: str, words: str) -> None:

@@ -13,7 +13,6 @@ overlap.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,13 +22,13 @@ from typing import Any
 import numpy as np
 
 from graph2mlp.errors import DataError
+from graph2mlp.latency.bench_file import read_bench
 from graph2mlp.latency.rows import SCHEMA
 
 __all__ = ["Comparison", "MatchedRow", "compare_benches", "mann_whitney"]
 
 ALPHA = 0.01
 LEAST_DIFFERENCE, LEAST_ON_BUSY_MACHINE = 0.05, 0.2
-_RATES = ("rate", "rate_failed")
 _LEAST_BLOCKS = 8
 """Medians per side below which the test could not reach `ALPHA` with anything to spare."""
 _MACHINE = ("cpu", "cores", "governor", "os", "python", "numpy", "onnxruntime", "torch")
@@ -71,7 +70,7 @@ def compare_benches(first: Path, second: Path) -> Comparison:
     Raises:
         DataError: a file cannot be read, is not one of ours or of another version, or no row is in both.
     """
-    a, b = _read(first), _read(second)
+    a, b = read_bench(first, (SCHEMA,)), read_bench(second, (SCHEMA,))
     rows_a, rows_b = _rows(a, first), _rows(b, second)
     both = [key for key in rows_a if key in rows_b]
     if not both:
@@ -99,21 +98,6 @@ def mann_whitney(first: Sequence[float], second: Sequence[float]) -> float:
     return math.erfc(z / math.sqrt(2))
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
-    except (UnicodeDecodeError, ValueError, RecursionError):
-        raise DataError(f"{path} is not JSON. Expected a file that 'graph2mlp bench --json' wrote.") from None
-    if not isinstance(value, dict) or not isinstance(value.get("rows"), list) or "schema" not in value:
-        raise DataError(f"{path} is not a bench. Expected a file that 'graph2mlp bench --json' wrote.")
-    if value["schema"] != SCHEMA or isinstance(value["schema"], bool):
-        found = str(value["schema"])[:20]
-        raise DataError(f"{path} has bench schema {found}, this version compares {SCHEMA}. Measure again.")
-    return value
-
-
 def _rows(bench: Mapping[str, Any], path: Path) -> dict[Key, dict[str, Any]]:
     """Rows by what they are, each with its `value` and the `blocks` behind it."""
     rows, found = [], {}
@@ -122,23 +106,14 @@ def _rows(bench: Mapping[str, Any], path: Path) -> dict[Key, dict[str, Any]]:
     if not isinstance(blocks, list) or len(blocks) != len(bench["rows"]) or not isinstance(server, list):
         raise DataError(f"{path} is damaged: 'block_p50_us' or 'server' does not fit its rows. Measure again.")
     for row, medians in zip(bench["rows"], blocks, strict=True):
-        if not isinstance(row, dict) or not _numbers(medians) or not _numbers([row.get("p50_us")]):
+        if row.get("p50_us") is None or not all(one > 0 for one in medians):
             raise DataError(f"{path} is damaged: a row has no times. Measure again.")
-        rows.append(row | {"value": row["p50_us"], "blocks": medians})
+        rows.append(row | {"scenario": "calls", "value": row["p50_us"], "blocks": medians})
     for row in server:
-        if not isinstance(row, dict) or not all(row.get(name) is None or _numbers([row[name]]) for name in _RATES):
-            raise DataError(f"{path} is damaged: a row of the server scenario has no rates. Measure again.")
-        rows.append(row | {"value": row.get("rate"), "batch": f"p99 {row.get('slo_p99_us')} us"})
+        rows.append(row | {"scenario": "server", "value": row.get("rate"), "batch": f"p99 {row['slo_p99_us']} us"})
     for row in rows:
-        scenario = "server" if row.get("scenario") == "server" else "calls"
-        found[(str(row.get("what")), scenario, f"{row.get('batch')}, {row.get('threads')} thread(s)")] = row
+        found[(row["what"], row["scenario"], f"{row['batch']}, {row['threads']} thread(s)")] = row
     return found
-
-
-def _numbers(values: Any) -> bool:
-    return isinstance(values, list) and all(
-        isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one) and one > 0 for one in values
-    )
 
 
 def _match(key: Key, a: Mapping[str, Any], b: Mapping[str, Any]) -> MatchedRow:
@@ -184,7 +159,7 @@ def _differences(
 ) -> list[str]:
     found = []
     for part, names, remark in (("environment", _MACHINE, "machines"), ("settings", _SETTINGS, "settings")):
-        ours, theirs = (dict(held) if isinstance(held := one.get(part), dict) else {} for one in (a, b))
+        ours, theirs = (one.get(part, {}) for one in (a, b))
         unlike = [f"{n}: {ours.get(n)} / {theirs.get(n)}" for n in names if ours.get(n) != theirs.get(n)]
         if unlike:
             found.append(f"different {remark}: {'; '.join(unlike)}")

@@ -31,6 +31,6 @@ def write_bench_report(file: Path, benches: Sequence[Path]) -> None:
     """Write one page about what `graph2mlp bench --json` wrote, of one bundle or of several to be compared.
 
     Raises:
-        RunError: one of `benches` is missing, damaged or no bench.
+        DataError: one of `benches` is missing, damaged or no bench.
     """
     write_text(file, bench_html(read_benches(benches)))

@@ -13,6 +13,7 @@ from graph2mlp.report.data import Benches
 from graph2mlp.report.markup import Markup, element
 from graph2mlp.report.page import charts, facts, key_figures, page, paragraph, section, table
 from graph2mlp.report.scatter import trade_chart
+from graph2mlp.report.server_section import server_headline, server_key
 from graph2mlp.report.words import capital, count, microseconds, percent
 from graph2mlp.tasks import CLASSIFICATION, TASKS
 
@@ -26,13 +27,14 @@ _PERCENTILE = re.compile(r"p(\d+)_us")
 def bench_html(benches: Benches) -> str:
     """The page as text."""
     rows = [row for row in benches.rows if row.get("p50_us")]
-    bundles = _bundles(rows)
+    bundles = _bundles([*rows, *benches.server])
     names = count(len(bundles), "bundle") if len(bundles) != 1 else bundles[0]
-    files = len({row["file"] for row in benches.rows})
+    files = len({row["file"] for row in (*benches.rows, *benches.server)})
+    alone = benches.server if not benches.rows else ()
     sections: list[object] = [
         paragraph(f"graph2mlp bench · {names}", f" · {files} files" if files > 1 else None, class_="kicker"),
-        element("h1", _headline(rows)),
-        _key(rows),
+        element("h1", server_headline(alone) if alone else _headline(rows)),
+        server_key(alone) if alone else _key(rows),
     ]
     told = [name for name, several in (("file", files > 1), ("bundle", len(bundles) > 1)) if several]
     if rows:
@@ -40,7 +42,8 @@ def bench_html(benches: Benches) -> str:
         sections += [_ladder(rows, batches), _spread(rows, batches)]
         if trade := _trade(rows, batches[0]):
             sections.append(trade)
-    sections.append(section("Every row", _rows(benches.rows, told, "Times per call")))
+    if benches.rows:
+        sections.append(section("Every row", _rows(benches.rows, told, "Times per call")))
     if benches.server:
         sections.append(section("Under load", _rows(benches.server, told, "Highest rate of random arrivals")))
     if benches.failed:

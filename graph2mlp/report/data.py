@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from graph2mlp.errors import RunError
+from graph2mlp.errors import DataError, RunError
+from graph2mlp.latency.bench_file import read_bench
 from graph2mlp.tasks import CLASSIFICATION, TASKS, Task
 
 __all__ = ["Benches", "Curve", "RunFiles", "read_benches", "read_run", "read_runs"]
 
 SCHEMA = 1
-BENCH_SCHEMAS = (1, 2)
 
 
 @dataclass(frozen=True)
@@ -126,13 +126,9 @@ def read_benches(files: Sequence[Path]) -> Benches:
     """Read what `graph2mlp bench --json` wrote; several files are put together.
 
     Raises:
-        RunError: a file is missing, damaged, or no bench.
+        DataError: a file is missing, damaged, no bench, or named twice.
     """
-    found = [_json(file, BENCH_SCHEMAS) for file in files]
-    for file, one in zip(files, found, strict=True):
-        if not one.get("rows") or not {"bundle", "environment"} <= one.keys():
-            raise RunError(f"{file} is not a bench: it has no rows. Make one with: graph2mlp bench BUNDLE --json FILE")
-    named = dict(zip(_names(files), found, strict=True))
+    named = dict(zip(_names(files), [read_bench(file) for file in files], strict=True))
     return Benches(
         rows=_together(named, "rows"),
         server=_together(named, "server"),
@@ -151,13 +147,13 @@ def _names(files: Sequence[Path]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     twice = next(file for file, parts in zip(files, whole, strict=True) if whole.count(parts) > 1)
-    raise RunError(f"{twice} is named more than once. Name each bench once.")
+    raise DataError(f"{twice} is named more than once. Name each bench once.")
 
 
 def _together(found: Mapping[str, Mapping[str, Any]], part: str) -> tuple[Mapping[str, Any], ...]:
     """The lines of several benches, each with its file, and with its bundle: of schema 1 that of its file."""
     return tuple(
-        {**line, "bundle": line.get("bundle", one["bundle"]), "file": file}
+        {**line, "bundle": line.get("bundle", one.get("bundle", "")), "file": file}
         for file, one in found.items()
         for line in one.get(part) or ()
     )
@@ -167,7 +163,7 @@ def _machines(found: Mapping[str, Mapping[str, Any]]) -> tuple[Mapping[str, str]
     """Environments that differ in more than the load, which is another at any time; each with its files and loads."""
     alike: dict[str, tuple[dict[str, str], list[str], list[str]]] = {}
     for file, one in found.items():
-        machine = dict(one["environment"])
+        machine = dict(one.get("environment", {}))
         load = machine.pop("load", None)
         _, files, loads = alike.setdefault(json.dumps(machine, sort_keys=True), (machine, [], []))
         files += [file] if file else []
@@ -178,18 +174,16 @@ def _machines(found: Mapping[str, Mapping[str, Any]]) -> tuple[Mapping[str, str]
     )
 
 
-def _json(file: Path, schemas: Sequence[int] = (SCHEMA,)) -> dict[str, Any]:
+def _json(file: Path) -> dict[str, Any]:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RunError(f"There is no {file}, so there is nothing to report. Finish the run with --resume.") from None
     except ValueError as error:
-        raise RunError(f"{file} is damaged ({error}). Run distill or bench again.") from None
-    if not isinstance(found, dict) or found.get("schema") not in schemas:
+        raise RunError(f"{file} is damaged ({error}). Run distill again.") from None
+    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
         schema = found.get("schema") if isinstance(found, dict) else None
-        raise RunError(
-            f"{file} has schema {schema}, expected {' or '.join(map(str, schemas))}. It was written by another version."
-        )
+        raise RunError(f"{file} has schema {schema}, expected {SCHEMA}. It was written by another version.")
     return found
 
 

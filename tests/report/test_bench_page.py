@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from graph2mlp.errors import RunError
+from graph2mlp.errors import DataError
 from graph2mlp.report import write_bench_report
 from tests.report.folders import bench, tree, words
 
@@ -57,6 +58,71 @@ def test_every_figure_is_on_the_page(tmp_path: Path) -> None:
             assert _page(tmp_path, changed) != page, (row["what"], key)
 
 
+SERVED = {
+    "what": "bundle, with checks", "bundle": "here/bundle", "scenario": "server", "slo_p99_us": 1000.0, "threads": 1,
+    "rate": 41000.0, "rate_failed": 43050.0, "p50_us": 12.3, "p99_us": 812.0, "mean_batch": 3.4, "valid": True,
+}  # fmt: skip
+
+
+def test_server_scenario_alone(tmp_path: Path) -> None:
+    """It has no rows of calls: the whole measurement was refused as "not a bench"."""
+    record = bench(bundle="here/bundle") | {"schema": 2, "rows": [], "server": [SERVED]}
+    shown = words(_page(tmp_path, record))
+    assert "graph2mlp bench · here/bundle" in shown
+    assert "A bundle answers 41,000 requests per second that arrive at random, 99 of 100 within 1,000 µs." in shown
+    assert "highest rate 41,000 per second 43,050 per second were too many" in shown
+    assert "Under load" in shown
+    assert "Nothing was measured" not in shown
+    assert "Every row" not in shown
+    never = SERVED | {"rate": None, "rate_failed": None, "p50_us": None, "p99_us": None, "mean_batch": None}
+    shown = words(_page(tmp_path, record | {"server": [never]}))
+    assert "No rate of random arrivals is answered with 99 of 100 within 1,000 µs." in shown
+
+
+ODD = [None, "x", [1], {}, -1, 0, True, float("nan"), 1e308, 10**400]
+
+
+@pytest.mark.parametrize("part", ["rows", "server", "failed"])
+def test_edited_files_are_drawn_or_refused(part: str, tmp_path: Path) -> None:
+    """Whatever a field holds, there is a page or one line; a traceback would be the tool's fault."""
+    record = bench() | {"schema": 2, "server": [SERVED], "failed": [FAILED]}
+    changes = [{key: value} for key in (*record[part][0], "task", "bundle", "ratio_to", "p999_us") for value in ODD]
+    lines = [record[part][0] | change for change in changes]
+    lines += [{k: v for k, v in record[part][0].items() if k != key} for key in record[part][0]]
+    for line in [*lines, *ODD]:
+        _drawn_or_refused(tmp_path, record | {part: [line, *record[part][1:]]})
+    for value in ODD:
+        for key in (part, "environment", "bundle", "schema"):
+            _drawn_or_refused(tmp_path, record | {key: value})
+
+
+FAILED = {"what": "bundle, int4", "scenario": "batch", "batch": 1, "reason": "no such kernel"}
+
+
+def _drawn_or_refused(tmp_path: Path, record: dict[str, Any]) -> None:
+    with contextlib.suppress(DataError):
+        tree(_page(tmp_path, record))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"batch": "x"}, r"rows\[0\].batch must be a whole number, got 'x'. Measure again"),
+        ({"batch": 0}, r"rows\[0\].batch must be a number above 0, got 0"),
+        ({"p50_us": "fast"}, r"rows\[0\].p50_us must be a number, got 'fast'"),
+        ({"accuracy": [1]}, r"rows\[0\].accuracy must be a number, got \[1\]"),
+        ({"ratio": 0}, r"rows\[0\].ratio must be a number above 0, got 0"),
+        ({"size_kb": None}, r"rows\[0\] has no 'size_kb'"),
+    ],
+)
+def test_odd_figures_are_named(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+    """The line says which row and what is wrong with it."""
+    record = bench()
+    record["rows"][0] |= change
+    with pytest.raises(DataError, match=said):
+        _page(tmp_path, record)
+
+
 def test_later_form_of_the_file(tmp_path: Path) -> None:
     """Rows name their bundle and their yardstick; arrivals and failures have tables; empty columns are left out."""
     record = bench()
@@ -64,7 +130,7 @@ def test_later_form_of_the_file(tmp_path: Path) -> None:
     for row in record["rows"]:
         row |= {"bundle": "" if "teacher" in row["what"] else "here/bundle", "ratio_to": "teacher, k-hop fetch"}
         row |= {"preset": "", "energy_uj": None, "accuracy_n": 427}
-    record["server"] = [{"what": "bundle", "rate": 41000.0, "bundle": "here/bundle"}]
+    record["server"] = [SERVED]
     record["failed"] = [{"what": "bundle, int4", "scenario": "batch", "batch": 1, "reason": "no <such> kernel"}]
     shown = words(_page(tmp_path, record))
     assert "graph2mlp bench · here/bundle" in shown
@@ -159,7 +225,7 @@ def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
     write_bench_report(tmp_path / "page.html", files)
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert _labels(page, "cost-1", "heading") == ["a/bench.json", "b/bench.json"]
-    with pytest.raises(RunError, match=r"a/bench\.json is named more than once"):
+    with pytest.raises(DataError, match=r"a/bench\.json is named more than once"):
         write_bench_report(tmp_path / "page.html", [files[0], files[0].parent / ".." / "a" / "bench.json", files[0]])
 
 
@@ -210,9 +276,9 @@ def test_one_row_alone(tmp_path: Path) -> None:
 
 def test_no_bench_is_refused(tmp_path: Path) -> None:
     """A run's result given by mistake, or nothing at all."""
-    with pytest.raises(RunError, match="is not a bench"):
+    with pytest.raises(DataError, match="is not a bench"):
         _page(tmp_path, {"schema": 1, "runs": []})
-    with pytest.raises(RunError, match="absent"):
+    with pytest.raises(DataError, match="absent"):
         write_bench_report(tmp_path / "page.html", [tmp_path / "absent.json"])
     assert not (tmp_path / "page.html").exists()
 
