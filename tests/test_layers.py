@@ -45,7 +45,7 @@ LAYERS = [
     {"distill", "ranks", "seeds", "export", "graph_facts", "inspection"},
     {"latency.contender", "latency.cold", "latency.teacher"},
     {"latency.bench", "latency.table"},
-    {"commands"},
+    {"commands", "report.__main__"},
     {"cli", "demo"},
 ]
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from graph2mlp.errors import Graph2MLPError
+from graph2mlp.commands.common import one_line_errors
 from graph2mlp.report import write_bench_report, write_report
 
 
@@ -16,7 +16,7 @@ def main(
     html: Annotated[Path | None, typer.Option("--html", help="Where to write the page of benches.")] = None,
 ) -> None:
     """Write the page of a finished run into its folder, or one page about several benches."""
-    try:
+    with one_line_errors():
         if html is not None:
             write_bench_report(html, paths)
             written = [html]
@@ -24,11 +24,8 @@ def main(
             raise typer.BadParameter(f"{files[0]} is a file; for a page about benches give --html FILE")
         else:
             written = [write_report(path) for path in paths]
-    except Graph2MLPError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
-    for file in written:
-        typer.echo(f"report: {file}")
+        for file in written:
+            typer.echo(f"report: {file}")
 
 
 if __name__ == "__main__":

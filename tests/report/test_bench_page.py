@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from graph2mlp.errors import DataError
 from graph2mlp.report import write_bench_report
+from tests.cli import assert_one_line_error
 from tests.report.folders import bench, tree, words
 
 
@@ -297,6 +298,14 @@ def test_module_as_a_command(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert f"report: {tmp_path / 'a.html'}" in done.stdout
     assert CliRunner().invoke(app, [str(file)]).exit_code == 2
-    missing = CliRunner().invoke(app, [str(tmp_path / "no run")])
-    assert missing.exit_code == 1
-    assert missing.stderr.startswith("error: ")
+    page = str(tmp_path / "b.html")
+    for given, said in (
+        ([str(tmp_path / "no run")], "no run"),
+        ([str(tmp_path), "--html", page], "cannot be read: Is a directory"),
+        ([str(file), "--html", str(file / "no folder" / "b.html")], "Not a directory"),
+        ([str(file), "--html", str(tmp_path)], str(tmp_path)),
+    ):
+        refused = CliRunner().invoke(app, given)
+        assert isinstance(refused.exception, SystemExit), refused.exception
+        assert_one_line_error(refused, said)
+    assert not (tmp_path / "b.html").exists()
