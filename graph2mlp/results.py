@@ -16,7 +16,8 @@ from graph2mlp.deployed import answer_elsewhere
 from graph2mlp.evaluation import evaluate_student, student_agreement
 from graph2mlp.fcr import feature_contribution, label_propagation
 from graph2mlp.measure import environment, peak_rss_mb
-from graph2mlp.run import SCHEMA, versions
+from graph2mlp.result_file import SCHEMA
+from graph2mlp.run import versions
 from graph2mlp.structure.table import StructureTable
 from graph2mlp.students.base import Student
 from graph2mlp.tasks import CLASSIFICATION

@@ -20,6 +20,7 @@ from graph2mlp.data.datasets import load_graph
 from graph2mlp.data.graph import GraphData
 from graph2mlp.data.splits import production_split
 from graph2mlp.errors import ConfigError, Graph2MLPError, RunError
+from graph2mlp.result_file import read_result
 from graph2mlp.run_files import checked
 from graph2mlp.structure.table import StructureTable
 from graph2mlp.students import build_student
@@ -33,8 +34,6 @@ from graph2mlp.teachers.own import find_hops
 from graph2mlp.tensor_files import save_tensors
 
 __all__ = ["Run", "open_run", "run_graph", "save_student", "versions"]
-
-SCHEMA = 1
 
 
 def run_graph(config: RunConfig) -> GraphData:
@@ -165,10 +164,12 @@ def open_run(path: Path, *, allowed_code: str = "") -> Run:
     Raises:
         RunError: there is no run, it is not finished, or its version is unknown.
     """
-    result = _read_result(path)
+    result = read_result(path)
     if "runs" in result:
         best = max(result["runs"], key=lambda one: float(one["student"]["val"]))
         return open_run(path / f"seed-{best['seed']}", allowed_code=allowed_code)
+    if missing := sorted({"fingerprint", "graph_fingerprint"} - result.keys()):
+        raise RunError(f"{path / 'result.json'} is damaged: {missing[0]} is missing. Run distill again.")
     return Run(path, load_config(path / "config.toml"), result, allowed_code)
 
 
@@ -185,28 +186,6 @@ def _load_student(path: Path) -> Student:
         raise RunError(f"{path} is not a student of this version ({reason}). Run distill again.") from None
     student.eval()
     return student
-
-
-def _read_result(path: Path) -> dict[str, Any]:
-    if not path.is_dir():
-        raise RunError(f"No run folder at {path}. Make one with: graph2mlp distill GRAPH --out {path}")
-    file = path / "result.json"
-    if not file.exists():
-        what = (
-            "is not finished; continue it with --resume" if (path / "config.toml").exists() else "is not a run folder"
-        )
-        raise RunError(f"{path} {what} (it has no result.json).")
-    try:
-        result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RunError(f"{file} is damaged ({error}). Run distill again.") from None
-    if not isinstance(result, dict) or result.get("schema") != SCHEMA:
-        found = result.get("schema") if isinstance(result, dict) else None
-        raise RunError(f"{file} has schema {found}, expected {SCHEMA}. It was written by another version.")
-    needed = {"runs"} if "runs" in result else {"graph", "student", "fingerprint", "graph_fingerprint"}
-    if (missing := sorted(needed - result.keys())) or result.get("runs") == []:
-        raise RunError(f"{file} is damaged: {', '.join(missing) or 'a run'} is missing. Run distill again.")
-    return result
 
 
 def save_student(student: Student, path: Path) -> None:

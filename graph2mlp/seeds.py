@@ -17,7 +17,7 @@ from graph2mlp.console import Reporter
 from graph2mlp.device import CPU
 from graph2mlp.distill import distill, read_inputs
 from graph2mlp.report import write_report
-from graph2mlp.run import SCHEMA
+from graph2mlp.result_file import SCHEMA
 from graph2mlp.run_folder import check_folder, claim_folder, keep_if_resumable, locked_folder
 from graph2mlp.summary import result_line
 

@@ -77,8 +77,10 @@ def deploy_rows(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         cells = [other["graph"], f"{other['nodes']:,}", f"{100 * other['majority']:.2f}"]
         for one in who:
             seen = [run["deploy"][place][one] for run in runs]
-            means = {name: 100 * fmean(each[name] for each in seen) for name in seen[0]}
-            cells.append(f"{means['accuracy']:.2f}" + (f" ({means['auc']:.2f})" if "auc" in means else ""))
+            words = f"{100 * fmean(each['accuracy'] for each in seen):.2f}"
+            if all("auc" in each for each in seen):
+                words += f" ({100 * fmean(each['auc'] for each in seen):.2f})"
+            cells.append(words)
         rows.append(cells)
     names = {"teacher": "teacher", "mlp": "plain MLP", "student": "student"}
     return ["graph", "nodes", "one answer for all", *(names[one] for one in who)], rows

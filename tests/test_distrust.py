@@ -65,6 +65,26 @@ def test_damaged_result(text: str, run: Path) -> None:
     assert_one_line_error(invoke("inspect", run), "result.json")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"graph": "cora"},
+        {"graph": {"name": "tiny", "nodes": "many"}},
+        {"student": {"val": 0.5}},
+        {"student": 3},
+        {"task": ["classification"]},
+        {"fingerprint": None},
+        {"runs": [{"seed": 0, "student": {"val": "good"}}]},
+        {"runs": "two"},
+    ],
+)
+def test_edited_result(change: dict[str, object], run: Path) -> None:
+    """Keys were looked at, types were not: each ended in a traceback of one command or another."""
+    (run / "result.json").write_text(json.dumps(result_of(run) | change))
+    for command in (["inspect", run], ["export", run, "--onnx"]):
+        assert_one_line_error(invoke(*command), "result.json is damaged: ", "Run distill again")
+
+
 def test_knowledge_of_another_split_is_refused(made: Path, tmp_path: Path) -> None:
     """A teacher of another split has learned from labels that are test labels here."""
     graph = community_graph()

@@ -125,7 +125,7 @@ def _report(result: dict[str, Any], settings: RunConfig, out: Path) -> None:
     show(result_table(result))
     if settings.deploy:
         show(deploy_table(result))
-    for line in result["advice"]:
+    for line in result.get("advice", ()):
         typer.echo(line)
     typer.echo(f"run: {out}")
     typer.echo(f"report: {out / 'report.html'}")

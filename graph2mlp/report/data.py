@@ -8,15 +8,29 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from graph2mlp.errors import DataError, RunError
+from graph2mlp.json_file import read_json, unfit
 from graph2mlp.latency.bench_file import read_bench
+from graph2mlp.report.words import ROLES
+from graph2mlp.result_file import read_result
 from graph2mlp.tasks import CLASSIFICATION, TASKS, Task
 
 __all__ = ["Benches", "Curve", "RunFiles", "read_benches", "read_run", "read_runs"]
 
 SCHEMA = 1
+
+
+class _Epoch(TypedDict):
+    stage: str
+    epoch: int
+
+
+class _Line(_Epoch, total=False):
+    """One line of metrics.jsonl, beside its figures."""
+
+    kept: int | None
 
 
 @dataclass(frozen=True)
@@ -99,10 +113,10 @@ def read_run(folder: Path) -> RunFiles:
     Raises:
         RunError: it is missing, not finished, damaged, or of another version.
     """
-    result = _json(folder / "result.json")
-    if missing := sorted({"graph", "method", "setting", "student", "mlp", "seed"} - result.keys()):
-        raise RunError(f"{folder / 'result.json'} is damaged: {', '.join(missing)} is missing. Run distill again.")
-    details = _json(folder / "breakdown.json") if (folder / "breakdown.json").exists() else None
+    result = read_result(folder)
+    if "runs" in result:
+        raise RunError(f"{folder} holds several seeds, not one. Run distill again.")
+    details = _details(folder / "breakdown.json") if (folder / "breakdown.json").exists() else None
     curves, unreadable = _curves(folder / "metrics.jsonl")
     teacher = result.get("teacher")
     foreign = teacher is not None and teacher.get("parameters") is None
@@ -116,10 +130,13 @@ def read_runs(folder: Path) -> list[RunFiles]:
     Raises:
         RunError: as in `read_run`.
     """
-    result = _json(folder / "result.json")
+    result = read_result(folder)
     if "runs" not in result:
         return [read_run(folder)]
-    return [read_run(folder / f"seed-{one['seed']}") for one in result["runs"]]
+    runs = [read_run(folder / f"seed-{one['seed']}") for one in result["runs"]]
+    if len({_reported(run) for run in runs}) > 1:
+        raise RunError(f"The seeds in {folder} do not report the same parts. Run distill again.")
+    return runs
 
 
 def read_benches(files: Sequence[Path]) -> Benches:
@@ -174,13 +191,16 @@ def _machines(found: Mapping[str, Mapping[str, Any]]) -> tuple[Mapping[str, str]
     )
 
 
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunError(f"There is no {file}, so there is nothing to report. Finish the run with --resume.") from None
-    except ValueError as error:
-        raise RunError(f"{file} is damaged ({error}). Run distill again.") from None
+def _reported(run: RunFiles) -> tuple[object, ...]:
+    """What is put side by side where there are several seeds."""
+    members = len((run.result.get("teacher") or {}).get("members", ()))
+    others = tuple((*sorted(one.keys() & set(ROLES)),) for one in run.result.get("deploy", ()))
+    scores = tuple(run.accuracy("student", column) is None for column in run.columns)
+    return tuple(run.columns), tuple(run.roles), scores, run.task.name, members, others
+
+
+def _details(file: Path) -> dict[str, Any]:
+    found = read_json(file, RunError, "Run distill again.")
     if not isinstance(found, dict) or found.get("schema") != SCHEMA:
         schema = found.get("schema") if isinstance(found, dict) else None
         raise RunError(f"{file} has schema {schema}, expected {SCHEMA}. It was written by another version.")
@@ -189,34 +209,36 @@ def _json(file: Path) -> dict[str, Any]:
 
 def _toml(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{file} cannot be read ({error}). Run distill again.") from None
+    if problem := unfit(found.get("teacher", {}), dict[str, Any], "teacher"):
+        raise RunError(f"{file} is damaged: {problem}. Run distill again.")
+    return found
 
 
 def _curves(file: Path) -> tuple[tuple[Curve, ...], int]:
     """The stages in the order they ran, and how many lines were of no use."""
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    lines = file.read_bytes().splitlines() if file.exists() else []
     stages: dict[str, list[dict[str, Any]]] = {}
     unreadable = 0
     for line in lines:
         try:
-            record = json.loads(line)
-            stages.setdefault(str(record.pop("stage")), []).append(record)
-            record["epoch"] = int(record["epoch"])
-        except (ValueError, KeyError, TypeError, AttributeError):
+            record = json.loads(line.decode())
+        except (ValueError, RecursionError):
+            record = None
+        if unfit(record, _Line, ""):
             unreadable += 1
-    return tuple(
-        _curve(stage, [one for one in records if "epoch" in one]) for stage, records in stages.items()
-    ), unreadable
+        else:
+            stages.setdefault(record["stage"], []).append(record)
+    return tuple(_curve(stage, records) for stage, records in stages.items()), unreadable
 
 
 def _curve(stage: str, records: Sequence[Mapping[str, Any]]) -> Curve:
-    names = [name for name in (records[0] if records else {}) if name not in ("epoch", "kept")]
+    names = [name for name in records[0] if name not in _Line.__annotations__]
     figures = {name: tuple(_number(one.get(name)) for one in records) for name in names}
-    kept = records[-1].get("kept") if records else None
-    return Curve(stage, tuple(one["epoch"] for one in records), figures, kept or None)
+    return Curve(stage, tuple(one["epoch"] for one in records), figures, records[-1].get("kept") or None)
 
 
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else math.nan
+def _number(value: Any) -> float:
+    return math.nan if unfit(value, float, "") else float(value)
