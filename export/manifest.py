@@ -195,8 +195,10 @@ class BundleManifest:
         """What is wrong between fields, or nothing."""
         names = tuple(spec.name for spec in self.inputs)
         features = ("indices", "values") if "indices" in names else ("x",)
-        if names != features + (("neighbors",) if self.structure else ()):
-            return f"inputs {list(names)} do not go with regime '{self.regime}'"
+        regime = "structure" if self.structure else "features"
+        if self.regime != regime or names != features + (("neighbors",) if self.structure else ()):
+            told = f"inputs {list(names)} {'with' if self.structure else 'without'} a structure table"
+            return f"{told} do not go with regime '{one_line(self.regime, 80)}'"
         if self.features < 1 or (self.structure is not None and self.structure.nodes < 1):
             return "a size is below 1"
         if self.feature_names and not self.features == len(self.feature_names) == len(set(self.feature_names)):
@@ -235,8 +237,9 @@ def _build(kind: Any, value: Any, *, where: str) -> Any:
                 return _build(option, value, where=where)
             if isinstance(option, type) and isinstance(value, option) and not isinstance(value, bool):
                 return value
-    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300:
-        return float(value)
+    elif kind is float:  # Python's reader of JSON takes NaN for a number
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300:
+            return float(value)
     elif origin is None and isinstance(value, kind) and not isinstance(value, bool):
         return value
     raise BundleError(f"{where} is of the wrong type: {one_line(value, 80)}.")
