@@ -106,6 +106,7 @@ CASES: dict[str, tuple[Callable[[Arrays], Arrays], tuple[str, ...]]] = {
     "names alike but for white space": (
         _put(node_names=np.array(["a", " a", *map(str, range(59))])), ("nodes 0 and 1 are both called 'a'",),
     ),
+    "names with fractions": (_put(node_names=np.arange(61) / 2), ("names of nodes", "'0.5'", "Make them text")),
     "feature names too few": (_put(feature_names=np.array(["a", "b"])), ("each of 12 features", "got 2 names")),
     "feature names twice": (_put(feature_names=np.array(["a"] * 12)), ("12 names, 1 of them different",)),
     "pickled features": (_put(x=np.array([None] * 61, dtype=object)), ("lacks x",)),

@@ -18,6 +18,7 @@ from graph2mlp.data.features import sparse_csr
 from graph2mlp.data.graph import GraphData
 from graph2mlp.data.label_arrays import AUTO, Array, named, typed_labels
 from graph2mlp.data.neighbours import both_directions
+from graph2mlp.data.node_names import node_names
 from graph2mlp.data.splits import Split, per_class_split, random_split, rare_notes
 from graph2mlp.data.targets import known_rows
 from graph2mlp.errors import DataError
@@ -73,7 +74,6 @@ def assemble(
     if undirected:
         edges, weight = both_directions(edges, weight)
     class_names = _column_names(labels, class_names, where)
-    _check_names(names, where)
     split = _stored_split(parts, len(labels), where)
     if split is None:
         split, drawn = _drawn_split(labels, seed, class_names)
@@ -86,7 +86,7 @@ def assemble(
         y=torch.from_numpy(labels),
         split=split,
         class_names=class_names,
-        names=names,
+        names=None if names is None else node_names(names, where),
         feature_names=feature_names,
         notes=notes,
     )
@@ -110,23 +110,6 @@ def _column_names(labels: Array, given: tuple[str, ...], where: str) -> tuple[st
             f"{where}: labels need {len(columns)} names of classes, labels or quantities, got {len(given)}."
         )
     return given or columns
-
-
-def _check_names(names: Array | None, where: str) -> None:
-    """Two nodes of one name could not be told apart in requests and answers; how many there are `GraphData` checks."""
-    if names is None or names.ndim != 1:
-        return
-    words = names if names.dtype.kind in "iuUS" else names.astype(str)
-    if words.dtype.kind in "US":
-        words = np.strings.strip(words)  # as the cells of requests are
-    known, counts = np.unique(words, return_counts=True)
-    if len(known) < len(words):
-        name = known[counts > 1][0]
-        first, second = np.nonzero(words == name)[0][:2]
-        raise DataError(
-            f"{where}: nodes {first} and {second} are both called '{str(name)[:40]}' (a number is the text it is "
-            "written as). Each node needs a name of its own."
-        )
 
 
 def _drawn_split(labels: Array, seed: int, names: tuple[str, ...]) -> tuple[Split, tuple[str, ...]]:

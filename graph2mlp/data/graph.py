@@ -63,8 +63,7 @@ class GraphData:
         self._check_edges()
         self._check_weights()
         self._check_labels()
-        if self.names is not None and self.names.shape != (self.num_nodes,):
-            self._fail(f"there must be one name for each of {self.num_nodes} nodes, got shape {self.names.shape}.")
+        self._check_names()
         self.split.check(self.num_nodes)
         self._check_labelled()
 
@@ -272,6 +271,14 @@ class GraphData:
             self._fail(f"labels must be 0 to {most} (or -1, unknown), got {low} to {high}.")
         if task is MULTILABEL and bool(((self.y < 0).any(1) != (self.y < 0).all(1)).any()):
             self._fail("a node's labels must be all known (0 or 1) or all unknown (-1).")
+
+    def _check_names(self) -> None:
+        if self.names is None:
+            return
+        if self.names.shape != (self.num_nodes,):
+            self._fail(f"there must be one name for each of {self.num_nodes} nodes, got shape {self.names.shape}.")
+        if self.names.dtype.kind not in "iU":
+            self._fail(f"names of nodes must be int64 or text, got {self.names.dtype}.")
 
     def _check_labelled(self) -> None:
         """Whoever teaches or selects needs a label."""
