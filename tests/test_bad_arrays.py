@@ -83,6 +83,7 @@ CASES: dict[str, tuple[Callable[[Arrays], Arrays], tuple[str, ...]]] = {
         ("18446744073709551615", "0, 1, 2"),
     ),
     "label beyond the names": (_put(class_names=np.array(["a", "b"])), ("labels need 3 names", "got 2")),
+    "two classes of one name": (_put(class_names=np.array(["a", "b", "a"])), ("two classes are called 'a'", "Rename")),
     "label beyond all sense": (_set("y", 30, 10**12), ("1000000000000", "61 nodes", "0, 1, 2")),
     "one label too few": (_of("y", lambda y: y[:-1]), ("61 rows", "60 labels")),
     "no labels": (_put(y=np.zeros(0, int)), ("no labels",)),

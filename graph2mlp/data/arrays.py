@@ -109,7 +109,7 @@ def _column_names(labels: Array, given: tuple[str, ...], where: str) -> tuple[st
         raise DataError(
             f"{where}: labels need {len(columns)} names of classes, labels or quantities, got {len(given)}."
         )
-    return given or columns
+    return tuple(map(str, given)) or columns
 
 
 def _drawn_split(labels: Array, seed: int, names: tuple[str, ...]) -> tuple[Split, tuple[str, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -257,6 +258,8 @@ class GraphData:
             self._fail(f"labels must be {kind} {list(shape)}, got {self.y.dtype} {list(self.y.shape)}.")
         if task is CLASSIFICATION and self.num_classes < 2:
             self._fail(f"classification needs at least 2 classes, got {self.num_classes}.")
+        if twice := [name for name, held in Counter(self.class_names).items() if held > 1 and task is CLASSIFICATION]:
+            self._fail(f"two classes are called '{twice[0][:40]}', so answers could not be told apart. Rename one.")
         if not self.num_classes:
             self._fail(f"{task.name} needs at least one {task.unit}, got none.")
         if task is not CLASSIFICATION and len({"id", *self.class_names}) <= self.num_classes:

@@ -38,6 +38,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a label beyond the classes": ({"y": torch.full((NODES,), 3)}, "got 3 to 3"),
     "a label below -1": ({"y": torch.full((NODES,), -2)}, "-2"),
     "one class": ({"class_names": ("a",), "y": torch.zeros(NODES, dtype=torch.long)}, "at least 2 classes"),
+    "two classes of one name": ({"class_names": ("a", "b", "a")}, "two classes are called 'a', so .* Rename one"),
     "names that no bundle holds": ({"names": np.arange(NODES) / 2}, "names of nodes must be int64 or text"),
     "no labelled training node": (
         {"y": torch.full((NODES,), HIDDEN_LABEL)},

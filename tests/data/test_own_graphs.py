@@ -284,6 +284,15 @@ def _named(names: Any) -> GraphData:
     return GraphData.from_arrays(np.eye(4), np.zeros((2, 0), int), [0, 1, 0, 1], **parts, names=names)
 
 
+def test_names_of_classes_are_text(dense_graph: GraphData) -> None:
+    """Years, say: as numbers they went into a bundle that was then refused."""
+    graph = dense_graph
+    arrays = (graph.x.numpy(), graph.edge_index.numpy(), graph.y.numpy())
+    assert GraphData.from_arrays(*arrays, class_names=[2019, 2020, 2021]).class_names == ("2019", "2020", "2021")
+    with pytest.raises(DataError, match="two classes are called '2019'"):
+        GraphData.from_arrays(*arrays, class_names=[2019, 2020, "2019"])
+
+
 @pytest.mark.parametrize(
     ("names", "kept"),
     [
