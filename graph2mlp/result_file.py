@@ -117,6 +117,7 @@ class _Result(_Made, total=False):
     device: str
     fingerprint: str
     graph_fingerprint: str
+    files: dict[str, str]
     versions: dict[str, Any] | None
     machine: dict[str, Any] | None
 
