@@ -30,8 +30,8 @@ def server_key(rows: Sequence[Row]) -> Markup:
     figures = []
     if best.get("rate") is not None:
         failed = best.get("rate_failed")
-        beyond = "" if failed is None else f"{failed:,.0f} per second were too many"
-        figures.append(("highest rate", f"{best['rate']:,.0f} per second", [beyond]))
+        beyond = "" if failed is None else f"{failed:,.0f} were too many"
+        figures.append(("requests per second", f"{best['rate']:,.0f}", [beyond]))
     for name, key in (("median", "p50_us"), ("99th percentile", "p99_us")):
         if best.get(key) is not None:
             figures.append((name, microseconds(best[key]), ["from arrival to answer, at that rate"]))
