@@ -42,12 +42,12 @@ def result_of(out: Path) -> dict[str, Any]:
     return found
 
 
-def assert_one_line_error(result: Result, *parts: str) -> None:
-    """Exit code 1 and one line on standard error that holds all `parts`; nothing on standard output."""
+def assert_one_line_error(result: Result, *parts: str, shown: str = "") -> None:
+    """Exit code 1, one line on standard error that holds all `parts`, and nothing on standard output unless `shown`."""
     assert result.exit_code == 1, result.output
     lines = [line for line in result.stderr.splitlines() if line.strip()]
     assert len(lines) == 1, lines
     assert lines[0].startswith("error: ")
     for part in parts:
         assert part in lines[0], lines[0]
-    assert not result.stdout.strip()
+    assert shown in result.stdout if shown else not result.stdout.strip()
