@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graph2mlp.data.columns import LONGEST_CELL
 from graph2mlp.data.mapped import UNREADABLE
 from graph2mlp.errors import RequestError, one_line, require
 from graph2mlp.export.feature_columns import NODE_WORDS, Columns, FeatureColumns, feature_matrix
@@ -49,9 +50,6 @@ __all__ = [
 ]
 
 FORMATS = (".csv", ".npz", ".parquet")
-
-_LONGEST_CELL = 2**31 - 1
-"""Characters, as many as every system takes; at first it is 131,072, less than the neighbours of a hub."""
 
 _LISTS: dict[str, type[np.generic]] = {"indices": np.int64, "values": np.float32, "neighbors": np.int64}
 
@@ -107,7 +105,7 @@ def _read_csv(path: Path) -> Columns:
 
 def csv_parts(path: Path, most: int | None) -> Iterator[Columns]:
     """The columns of at most `most` rows after the other (None: of all), at least once."""
-    csv.field_size_limit(_LONGEST_CELL)
+    csv.field_size_limit(LONGEST_CELL)
     with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a mark in front
         try:
             rows = csv.reader(file)

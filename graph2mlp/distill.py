@@ -27,7 +27,7 @@ from graph2mlp.methods.mlp import MLP
 from graph2mlp.report import PAGE, write_report
 from graph2mlp.results import Cost, Finished, run_result
 from graph2mlp.run import Run, open_run, save_student
-from graph2mlp.run_files import checksums
+from graph2mlp.run_files import BREAKDOWN, checksums
 from graph2mlp.run_folder import check_folder, claim_folder, is_complete, keep_if_resumable, locked_folder
 from graph2mlp.run_inputs import Inputs, check_same_inputs, read_inputs
 from graph2mlp.structure import encode_structure
@@ -159,7 +159,7 @@ def _run_stages(work: _Work) -> None:
     with memory_for("The report", "Give it more: what was learned is kept."):
         result, details = run_result(config, made)
     if details is not None:
-        write_json(out / "breakdown.json", details)
+        write_json(out / BREAKDOWN, details)
     write_json(out / "result.json", result | {"files": checksums(out)})
 
 

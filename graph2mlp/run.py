@@ -134,7 +134,7 @@ class Run:
         return teacher
 
     def check_files(self) -> None:
-        """Hold every tensor file against its checksum.
+        """Hold every file against its checksum.
 
         Raises:
             RunError: one is missing, or has changed.

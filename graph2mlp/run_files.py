@@ -1,4 +1,4 @@
-"""The tensor files of a run and their checksums: a table that is damaged is a table all the same, and would be used."""
+"""The files of a run and their checksums: a table that is damaged is a table all the same, and would be used."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from pathlib import Path
 
 from graph2mlp.errors import RunError
 
-__all__ = ["checked", "checksums"]
+__all__ = ["BREAKDOWN", "checked", "checksums"]
+
+BREAKDOWN = "breakdown.json"
+"""Counts of right answers; see `graph2mlp.breakdown`."""
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """sha256 of each tensor file, by its name within the run's `folder`."""
-    files = [*folder.glob("*.safetensors"), *folder.glob("knowledge/*.safetensors")]
+    """sha256 of each file that holds tensors or counts, by its name within the run's `folder`."""
+    files = [*folder.glob("*.safetensors"), *folder.glob("knowledge/*.safetensors"), *folder.glob(BREAKDOWN)]
     return {file.relative_to(folder).as_posix(): _sha256(file) for file in sorted(files)}
 
 

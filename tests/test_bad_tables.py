@@ -53,6 +53,7 @@ CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
     "no features": (_write("nodes.csv", "id,label,split\na,b,train\n"), ("no feature columns", "id, label, split")),
     "text feature": (_edit("nodes.csv", ",f0,", ",f0,town,"), ("cells", "header")),
     "word among numbers": (_edit("nodes.csv", "train,", "train,tall"), ("row 1", "'f0'", "'tall", "remove it")),
+    "a number with an underscore": (_write("nodes.csv", "id,label,f\na,b,1_0\n"), ("row 1", "'1_0' is no number")),
     "empty cell": (_write("nodes.csv", "id,label,age\na,b,1\nc,d,\n"), ("row 2", "'age'", "empty", "fill")),
     "NaN cell": (_edit("nodes.csv", ",0.0,", ",nan,"), ("1 feature values", "NaN", "impute")),
     "id twice": (_edit("nodes.csv", f"\n{IDS[4]},", f"\n{IDS[3]},"), (f"'{IDS[3]}'", "rows 4 and 5", "own")),

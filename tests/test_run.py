@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from graph2mlp.errors import DataError, Graph2MLPError, KnowledgeError, RunError
+from graph2mlp.report import write_report
 from graph2mlp.run import open_run
 from graph2mlp.students.base import StudentInput
 from tests.cli import distill
@@ -103,6 +104,15 @@ def test_a_file_that_changed_is_not_used(name: str, run: Path) -> None:
     for use in (getattr(opened, part), opened.check_files):
         with pytest.raises(RunError, match=rf"{name}.safetensors is damaged, or was changed"):
             use()
+
+
+def test_counts_that_changed_are_not_drawn(run: Path) -> None:
+    """Edited counts ended a page in a traceback, or were shown."""
+    counts = json.loads((run / "breakdown.json").read_text())
+    counts["parts"]["test"]["right"] = 7
+    (run / "breakdown.json").write_text(json.dumps(counts))
+    with pytest.raises(RunError, match=r"breakdown.json is damaged, or was changed"):
+        write_report(run)
 
 
 def test_a_file_that_is_gone_is_noticed(run: Path) -> None:

@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 
 from graph2mlp.errors import DataError, require
 
-__all__ = ["TABLES", "Columns", "find_table", "is_number", "joined", "positions_of", "read_columns"]
+__all__ = ["LONGEST_CELL", "TABLES", "Columns", "find_table", "is_number", "joined", "positions_of", "read_columns"]
 
 TABLES = (".parquet", ".csv")
+LONGEST_CELL = 2**31 - 1
+"""Characters, as many as every system takes; at first it is 131,072, less than the neighbours of a hub."""
 _BLOCK = 8192
 _INDEX = ("", "Unnamed: 0", "__index_level_0__")
 """What pandas calls the numbers of the rows where it writes, or reads, them."""
@@ -110,6 +112,7 @@ def positions_of(wanted: NDArray[Any], names: NDArray[Any]) -> NDArray[np.int64]
 def _read_csv(
     path: Path, words: Collection[str], needs: Collection[Sequence[str]], wanted: Collection[str] | None
 ) -> Columns:
+    csv.field_size_limit(LONGEST_CELL)
     with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a mark in front
         rows = csv.reader(file, skipinitialspace=True)
         try:
@@ -152,6 +155,8 @@ def _blocks(rows: Iterator[list[str]], width: int, path: Path) -> Iterator[tuple
 
 def _numbers(cells: list[list[str]], names: list[str], path: Path, start: int) -> NDArray[np.float32]:
     try:
+        if any("_" in "".join(row) for row in cells):
+            raise ValueError  # 1_0 is ten to Python, and to nobody else
         with np.errstate(over="ignore"):  # too large becomes infinite, which `GraphData` refuses
             return np.array(cells, dtype=np.float64).reshape(len(cells), len(names)).astype(np.float32)
     except ValueError:
@@ -171,12 +176,12 @@ def _not_a_number(path: Path, row: int, name: str, cell: str) -> str:
 
 
 def is_number(cell: str) -> bool:
-    """Whether Python reads the text as a number; `nan` and `inf` are some."""
+    """Whether the text is a number; `nan` and `inf` are some, `1_0` is none, though Python reads it."""
     try:
         float(cell)
     except ValueError:
         return False
-    return True
+    return "_" not in cell
 
 
 def _compact(cells: list[str]) -> NDArray[Any]:

@@ -15,6 +15,7 @@ from graph2mlp.json_file import read_json, unfit
 from graph2mlp.latency.bench_file import read_bench
 from graph2mlp.report.words import ROLES
 from graph2mlp.result_file import read_result
+from graph2mlp.run_files import BREAKDOWN, checked
 from graph2mlp.tasks import CLASSIFICATION, TASKS, Task
 
 __all__ = ["Benches", "Curve", "RunFiles", "read_benches", "read_run", "read_runs"]
@@ -116,7 +117,8 @@ def read_run(folder: Path) -> RunFiles:
     result = read_result(folder)
     if "runs" in result:
         raise RunError(f"{folder} holds several seeds, not one. Run distill again.")
-    details = _details(folder / "breakdown.json") if (folder / "breakdown.json").exists() else None
+    breakdown = checked(folder, BREAKDOWN, result.get("files", {}))
+    details = _details(breakdown) if breakdown.exists() else None
     curves, unreadable = _curves(folder / "metrics.jsonl")
     teacher = result.get("teacher")
     foreign = teacher is not None and teacher.get("parameters") is None
