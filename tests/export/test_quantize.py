@@ -163,6 +163,7 @@ def test_static_grid_fits_the_range(size: float, biased: bool) -> None:
     rng = np.random.default_rng(0)
     x = (size * rng.uniform(-1, 3, (50, 128))).astype(np.float32)
     arrays = {"w": rng.normal(size=(96, 128)).astype(np.float32), "b": (size * rng.normal(size=96)).astype(np.float32)}
+    arrays["w"][:, ::2] = 0  # processors without 8-bit dot products add pairs in 16 bits, which would overflow
     names = ["w", "b"] if biased else ["w"]
     graph = helper.make_graph(
         [helper.make_node("Gemm", ["x", *names], ["y"], transB=1)],
