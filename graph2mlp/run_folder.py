@@ -15,7 +15,7 @@ from graph2mlp.report import PAGE
 
 __all__ = ["check_folder", "claim_folder", "clear_folder", "is_complete", "keep_if_resumable", "locked_folder"]
 
-_SETTINGS, _RESULT, _CHECKPOINTS = "config.toml", "result.json", "checkpoint"
+_SETTINGS, _RESULT, _CHECKPOINTS, _KNOWLEDGE = "config.toml", "result.json", "checkpoint", "knowledge"
 
 
 @contextmanager
@@ -61,7 +61,9 @@ def claim_folder(out: Path, config: RunConfig, *, force: bool, resume: bool, sev
         RunError: as `check_folder`.
     """
     found = check_folder(out, config, force=force, resume=resume, several=several)
-    sweep(out)
+    for folder in (out, out / _KNOWLEDGE):  # an unfinished file there would be read as a teacher's
+        if folder.is_dir():
+            sweep(folder)
     if found and resume:
         return False
     if found:

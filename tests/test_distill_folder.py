@@ -159,6 +159,19 @@ def test_interrupted_run_goes_on(stage: str, graph_file: Path, tmp_path: Path, m
     assert result_of(out)["student"] == result_of(whole)["student"]
 
 
+def test_unfinished_files_are_removed_wherever_they_lie(graph_file: Path, tmp_path: Path) -> None:
+    """Among a run's knowledge, half a file of a killed process was opened as what a teacher said."""
+    out = tmp_path / "run"
+    assert distill(graph_file, out, "--method", "glnn").exit_code == 0
+    whole = _contents(out)
+    (out / "result.json").unlink()
+    for folder in (out, out / "knowledge"):
+        (folder / ".sage.safetensors.part-abc.safetensors").write_bytes(b"half")
+    assert distill(graph_file, out, "--method", "glnn", "--resume").exit_code == 0
+    assert set(_contents(out)) == set(whole)
+    assert invoke("inspect", out).exit_code == 0
+
+
 def test_damaged_input_is_one_line(graph_file: Path, tmp_path: Path) -> None:
     """A file that breaks off, and one with a NaN in it."""
     graph = community_graph()
