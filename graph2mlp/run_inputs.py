@@ -116,9 +116,12 @@ def _noted(graph: GraphData, config: RunConfig, files: Sequence[Path]) -> GraphD
     notes = []
     if outside and config.teacher.frequencies == "observed" and graph.task is CLASSIFICATION:
         notes.append("teacher.frequencies=observed is for built-in teachers; what yours says is taken as it is")
-    if names := unread(config.hyper, vars(config)):
-        has = "reads no structure table" if config.hyper.needs_teacher else "has no teacher or reads no structure table"
-        notes.append(f"{', '.join(names)} not used: method '{config.method}' {has}")
+    names = unread(config.hyper, vars(config))
+    of_teacher = [name for name in names if name.startswith("teacher.")]
+    of_table = [name for name in names if name not in of_teacher]
+    for those, why in ((of_teacher, "has no teacher"), (of_table, "reads no structure table")):
+        if those:
+            notes.append(f"{', '.join(those)} not used: method '{config.method}' {why}")
     return replace(graph, notes=(*graph.notes, *notes)) if notes else graph
 
 

@@ -172,6 +172,13 @@ def test_unfinished_files_are_removed_wherever_they_lie(graph_file: Path, tmp_pa
     assert invoke("inspect", out).exit_code == 0
 
 
+def test_settings_without_use_are_said(graph_file: Path, tmp_path: Path) -> None:
+    """Each with what the method has not; the small settings of these tests name both groups."""
+    said = distill(graph_file, tmp_path / "run", "--method", "mlp", "--set", "train.as_unseen=0.2").stderr
+    assert "teacher.burn_in not used: method 'mlp' has no teacher" in " ".join(said.split())
+    assert "structure.dim, train.as_unseen not used: method 'mlp' reads no structure table" in " ".join(said.split())
+
+
 def test_damaged_input_is_one_line(graph_file: Path, tmp_path: Path) -> None:
     """A file that breaks off, and one with a NaN in it."""
     graph = community_graph()
